@@ -1,0 +1,321 @@
+"""The typed schema of every config group. Data only: composing and checking live beside it.
+
+Field descriptions are the config reference (``docs/reference/config.md`` and the JSON Schemas for
+editors are generated from them). ``KEYED`` names the groups whose values may enter an action key: a
+value there must not come from an impure resolver such as ``now:`` or ``hydra:``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DType = Literal[
+    "float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"
+]
+PrecisionName = Literal["fp32", "fp16", "int8"]
+Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+PortName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.\-]*$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Group(BaseModel):
+    """Base of all config groups: immutable, strict, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Dim(Group):
+    """The range of one named dynamic dimension, in elements."""
+
+    min: Count = Field(description="Smallest size that must work.")
+    opt: Count = Field(description="Size that is tuned for and measured.")
+    max: Count = Field(description="Largest size that must work.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Dim:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"needs min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+        return self
+
+
+class Input(Group):
+    """One input of a model."""
+
+    dtype: DType = Field(description="Element type at the model's boundary.")
+    shape: list[Count | str] = Field(
+        description="Sizes; a string names a dynamic dimension declared under model.dims."
+    )
+
+
+class Generator(Group):
+    """How one input is drawn."""
+
+    distribution: Literal["normal", "uniform", "integers", "constant"] = "normal"
+    mean: float = Field(default=0.0, description="normal: mean.")
+    std: Annotated[float, Field(gt=0)] = Field(default=1.0, description="normal: deviation.")
+    low: float = Field(default=0.0, description="uniform, integers: lower bound (inclusive).")
+    high: float = Field(default=1.0, description="uniform, integers: upper bound (exclusive).")
+    value: float = Field(default=0.0, description="constant: the value.")
+
+
+class GeneratorData(Group):
+    """Data drawn from a seeded random generator (NumPy's PCG64)."""
+
+    kind: Literal["generator"]
+    seed: int = 0
+    inputs: dict[str, Generator] = Field(
+        default_factory=dict, description="Per input; an input not named is drawn as normal(0, 1)."
+    )
+
+
+class ArrayData(Group):
+    """Data from NumPy files; axis 0 counts the items."""
+
+    kind: Literal["npz", "npy"]
+    path: str | None = Field(default=None, description="npz: the file (pkg://package/file or path).")
+    arrays: dict[str, str] = Field(
+        default_factory=dict,
+        description="npz: input name to array name (default: equal names). npy: input name to file.",
+    )
+    labels: str | None = Field(default=None, description="npz: array name; npy: file with labels.")
+    start: Annotated[int, Field(ge=0)] = Field(default=0, description="First item used.")
+    stop: Count | None = Field(default=None, description="One past the last item used.")
+    scale: float = Field(default=1.0, description="Every value is multiplied by this.")
+
+
+class ImageData(Group):
+    """A folder of images, in the order of their sorted paths; sub-folders name the classes."""
+
+    kind: Literal["images"]
+    path: str = Field(description="Folder; png, jpg, jpeg, bmp, webp are read with Pillow.")
+    input: str | None = Field(default=None, description="The input fed (default: the only one).")
+    mode: Literal["RGB", "L"] = "RGB"
+    resize: Count | None = Field(default=None, description="Shorter side is resized to this, in pixels.")
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    scale: float = Field(default=1 / 255, description="Pixels (0..255) are multiplied by this first.")
+    mean: list[float] = Field(default_factory=lambda: [0.0], description="Subtracted, per channel.")
+    std: list[float] = Field(default_factory=lambda: [1.0], description="Divided by, per channel.")
+    labels: bool = Field(default=False, description="Sub-folder index (sorted) is the label.")
+
+
+class CallableData(Group):
+    """Data from a Python function ``f(*, dims, offset, seed, **args) -> {name: array}``."""
+
+    kind: Literal["callable"]
+    function: Dotted = Field(description="package.module:function")
+    args: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    labels: str | None = Field(default=None, description="Name in the returned dict that is a label.")
+
+
+Data = Annotated[
+    GeneratorData | ArrayData | ImageData | CallableData, Field(discriminator="kind")
+]
+
+
+class Checkpoint(Group):
+    """Weights loaded into the model after the factory has made it."""
+
+    path: str = Field(description="safetensors or a PyTorch file (pkg://package/file or path).")
+    key: str | None = Field(default=None, description="Dotted key of the state dict in the file.")
+    strip_prefix: str | None = Field(default=None, description="Prefix removed from names, e.g. module.")
+    strict: bool = Field(default=True, description="Missing or unexpected names are an error.")
+    allow_pickle: bool = Field(
+        default=False,
+        description="Load a pickled file that torch.load(weights_only=True) refuses. It can run code.",
+    )
+
+
+class Task(Group):
+    """A task metric on labelled or paired samples, computed for PyTorch and for each artifact."""
+
+    metric: str = Field(description="top1, nearest_neighbour, or package.module:function.")
+    output: str | None = Field(default=None, description="The output it reads (default: the first).")
+    count: Count = Field(description="Items evaluated.")
+    data: Data | None = Field(default=None, description="Default: model.samples.")
+
+
+class Model(Group):
+    """A model, its inputs and outputs, and where its sample data come from."""
+
+    name: str
+    factory: Dotted | None = Field(default=None, description="package.module:callable giving a Module.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    onnx: str | None = Field(default=None, description="An existing .onnx file instead of a factory.")
+    checkpoint: Checkpoint | None = None
+    files: list[str] = Field(
+        default_factory=list,
+        description="Further files the factory reads through native code (others are recorded).",
+    )
+    inputs: dict[PortName, Input] = Field(min_length=1)
+    outputs: list[PortName] = Field(min_length=1, description="Output names, in order.")
+    dims: dict[str, Dim] = Field(default_factory=dict, description="The named dynamic dimensions.")
+    samples: Data = Field(description="Real inputs that every artifact is compared on.")
+    calibration: Data | None = Field(default=None, description="Inputs for int8 (default: samples).")
+    batches: Count = Field(default=4, description="Batches compared at the optimum shape.")
+    task: Task | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        if (self.factory is None) == (self.onnx is None):
+            raise ValueError("needs exactly one of factory and onnx")
+        if self.onnx is not None and self.checkpoint is not None:
+            raise ValueError("checkpoint belongs to a factory; an onnx file carries its weights")
+        return self
+
+
+class Exporter(Group):
+    """How PyTorch becomes ONNX."""
+
+    name: Literal["dynamo", "torchscript"]
+    opset: Count = Field(description="ONNX opset of the file; what comes out is checked.")
+    constant_folding: bool = Field(default=True, description="Fold constants during the export.")
+    optimize: bool = Field(default=True, description="dynamo: run onnxscript's optimizer.")
+
+
+class Simplifier(Group):
+    """How the exported graph is simplified."""
+
+    name: Literal["onnxsim", "none"]
+    fuse_batch_norm: bool = Field(default=True, description="Fold BatchNormalization into Conv.")
+    constant_folding: bool = True
+
+
+class Precision(Group):
+    """The precision asked for; one word, lowered as the target needs it."""
+
+    name: PrecisionName
+    keep_io: bool = Field(default=True, description="Inputs and outputs keep their declared types.")
+    keep_op_types: list[str] = Field(default_factory=list, description="Operator types left in fp32.")
+    keep_nodes: list[str] = Field(default_factory=list, description="Node names left in fp32.")
+    per_channel: bool = Field(default=True, description="int8: one weight scale per output channel.")
+    op_types: list[str] = Field(
+        default_factory=lambda: ["Conv", "ConvTranspose", "MatMul", "Gemm", "Add"],
+        description="int8: operator types that are quantized.",
+    )
+
+
+class Calibration(Group):
+    """How int8 ranges are found."""
+
+    method: Literal["minmax", "entropy", "percentile"]
+    count: Count = Field(default=128, description="Calibration items.")
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(default=99.99)
+    bins: Count = Field(default=2048, description="entropy, percentile: histogram bins.")
+
+
+class Profile(Group):
+    """The optimization profile: narrower ranges than the model declares, per named dimension."""
+
+    name: str = "declared"
+    dims: dict[str, Dim] = Field(default_factory=dict)
+
+
+class Target(Group):
+    """The runtime and hardware an artifact is for."""
+
+    backend: Literal["onnxruntime"]
+    device: Literal["cpu"] = "cpu"
+    optimization_level: Literal["all", "extended", "basic", "none"] = Field(
+        default="all", description="ONNX Runtime graph optimizations in the session file."
+    )
+
+
+class Toolchain(Group):
+    """The command that reaches the interpreter which runs the target's actions."""
+
+    name: str = "local"
+    command: list[str] | None = Field(default=None, description="None: this interpreter.")
+
+
+class Tolerance(Group):
+    """What one precision may differ from PyTorch; a limit of null is not applied."""
+
+    max_error: float | None = Field(
+        default=None, description="Largest absolute error / spread of the reference across inputs."
+    )
+    mean_error: float | None = Field(default=None, description="Mean absolute error / spread.")
+    cosine: float | None = Field(default=None, description="Least cosine similarity.")
+    snr_db: float | None = Field(default=None, description="Least signal-to-noise ratio, in dB.")
+    task_drop: float | None = Field(default=None, description="Largest drop of the task metric.")
+
+
+class Compare(Group):
+    """When an artifact counts as computing what the PyTorch model computes. Enters no key."""
+
+    name: str = "default"
+    fp32: Tolerance
+    fp16: Tolerance
+    int8: Tolerance
+    min_variation: Annotated[float, Field(ge=0)] = Field(
+        default=1e-3,
+        description="Least spread of a reference output across inputs / its root mean square.",
+    )
+
+
+class Benchmark(Group):
+    """How latency is measured. Enters no action key; measurements are kept apart."""
+
+    enabled: bool = True
+    warmup_ms: Annotated[float, Field(ge=0)] = Field(default=200.0)
+    measure_ms: Annotated[float, Field(gt=0)] = Field(default=1000.0, description="At least this long.")
+    min_runs: Count = Field(default=50, description="At least this many inferences.")
+    threads: Count = Field(default=1, description="Intra-op threads of the measured session.")
+    fresh: bool = Field(default=False, description="Measure again although a measurement exists.")
+
+
+class Cache(Group):
+    """The store of artifacts and results."""
+
+    dir: str | None = Field(default=None, description="Default: $XDG_CACHE_HOME/orchestrate.")
+    salt: str = Field(default="", description="Any text; a new one disowns all earlier results.")
+    max_size_gib: Annotated[float, Field(gt=0)] = Field(default=50.0, description="Budget for gc.")
+
+
+class Executor(Group):
+    """Where and how parallel actions run."""
+
+    name: Literal["local"] = "local"
+    workers: Count | None = Field(default=None, description="Parallel actions; default: CPU cores.")
+    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="An action that takes longer is ended and fails."
+    )
+
+
+class Experiment(Group):
+    """A named, reproducible set of overrides (conf/experiment/NAME.yaml)."""
+
+    name: str | None = None
+    description: str = ""
+
+
+class Config(Group):
+    """One variant: one fully resolved configuration."""
+
+    model: Model
+    exporter: Exporter
+    simplifier: Simplifier
+    precision: Precision
+    calibration: Calibration
+    profile: Profile
+    target: Target
+    toolchain: Toolchain
+    compare: Compare
+    benchmark: Benchmark
+    cache: Cache
+    executor: Executor
+    experiment: Experiment
+
+
+KEYED: Final = (
+    "model",
+    "exporter",
+    "simplifier",
+    "precision",
+    "calibration",
+    "profile",
+    "target",
+    "toolchain",
+)
