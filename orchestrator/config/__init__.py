@@ -1,0 +1,1 @@
+"""Composing configurations with Hydra and checking them against the typed schema."""

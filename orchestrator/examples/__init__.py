@@ -1,0 +1,1 @@
+"""Example models that the bundled configurations build."""

@@ -1,0 +1,1 @@
+"""Running actions: a warm server that forks one process per action, and the local executor."""

@@ -1,0 +1,1 @@
+"""Variants to one graph of actions, and the keys of those actions. Imports nothing heavy."""

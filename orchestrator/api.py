@@ -1,0 +1,62 @@
+"""The Python API: the same as the command, returning results and raising the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.config.compose import BatchTask, Composer
+from orchestrator.report.experiment import VariantResult
+from orchestrator.session import Options, Session
+
+
+def build(
+    overrides: Sequence[str] = (),
+    *,
+    multirun: bool = False,
+    config_dir: str | Path | None = None,
+    config_name: str | None = None,
+    rebuild: Collection[str] = (),
+    quiet: bool = True,
+) -> list[VariantResult]:
+    """Build the variants that *overrides* describe, as ``orchestrate [-m] OVERRIDES`` does.
+
+    Args:
+        overrides: Hydra overrides, such as ``["model=digits", "precision=int8"]``.
+        multirun: Comma-separated values make a sweep (``-m``).
+        config_dir: A directory of configurations that comes before ``./conf`` and the built-in one.
+        config_name: Another primary configuration.
+        rebuild: Stages whose stored results are not used.
+        quiet: Show no progress.
+
+    Returns:
+        One result for each variant. A variant that failed is a result too: look at ``passed`` and
+        ``failures``.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        PlanError: nothing can be planned from it here.
+        StoreError: the store cannot be written.
+        KeyboardInterrupt: Ctrl-C; what was finished is kept.
+    """
+    session = Session(Console(stderr=True), Options(rebuild=rebuild, quiet=quiet))
+    run(session, overrides, multirun=multirun, config_dir=config_dir, config_name=config_name)
+    if session.interrupted:
+        raise KeyboardInterrupt
+    return session.results
+
+
+def run(
+    session: Session,
+    overrides: Sequence[str],
+    *,
+    multirun: bool,
+    config_dir: str | Path | None = None,
+    config_name: str | None = None,
+) -> None:
+    """Compose *overrides* and run them in *session*."""
+    directory = Path(config_dir) if config_dir is not None else None
+    with Composer(directory, config_name) as composer:
+        composer.run(overrides, BatchTask(run=session.run), multirun=multirun)

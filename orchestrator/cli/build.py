@@ -1,0 +1,141 @@
+"""``orchestrate build``: the default verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.session import Session
+
+INTERRUPTED = 130
+
+
+def add_options(made: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    from orchestrator.cli.main import add_hydra_options
+
+    add_hydra_options(made)
+    made.add_argument(
+        "--rebuild", action="append", default=[], metavar="STAGE", help="do not use results of STAGE"
+    )
+    made.add_argument("-q", "--quiet", action="store_true", help="only the table and errors")
+    made.add_argument("-v", "--verbose", action="store_true", help="a line for cached actions too")
+    made.add_argument("--json", action="store_true", help="print results as JSON, progress to stderr")
+    made.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
+    made.add_argument("--package", metavar="PACKAGE", help="with --cfg: only this part")
+    made.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+    made.add_argument(
+        "--info", nargs="?", const="all", metavar="TOPIC", help="Hydra's view: config, defaults, …"
+    )
+    made.add_argument("-sc", "--shell-completion", action="store_true", help="install=SHELL")
+
+
+def main(words: Sequence[str]) -> int:
+    """Build; return the exit code."""
+    from orchestrator.cli.main import parse, parser
+
+    made = parser("build", "Build variants: export, verify, lower, build, measure.")
+    add_options(made)
+    options = parse(made, words)
+    if options.shell_completion or options.cfg or options.info:
+        return _show(options)
+    return _build(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from orchestrator.cli.completion import complete
+    from orchestrator.config.compose import Composer
+
+    directory = Path(options.config_dir) if options.config_dir else None
+    with Composer(directory, options.config_name) as composer:
+        if options.shell_completion:
+            complete(composer, options.overrides)
+        elif options.cfg:
+            composer.show(options.overrides, options.cfg, options.package, options.resolve)
+        else:
+            composer.info(options.info, options.overrides)
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from orchestrator.api import run
+    from orchestrator.session import Options, Session
+    from orchestrator.stages.catalogue import stage
+
+    rebuild = [name for text in options.rebuild for name in text.split(",")]
+    for name in rebuild:
+        stage(name)
+    progress = Console(stderr=options.json)
+    session = Session(
+        progress, Options(rebuild=rebuild, quiet=options.quiet, verbose=options.verbose)
+    )
+    run(
+        session,
+        options.overrides,
+        multirun=options.multirun,
+        config_dir=options.config_dir,
+        config_name=options.config_name,
+    )
+    if options.json:
+        print(json.dumps(_as_json(session), indent=1))
+    else:
+        _print(progress, session)
+    if session.interrupted:
+        return INTERRUPTED
+    return 0 if all(result.passed for result in session.results) else 1
+
+
+def _print(console: Console, session: Session) -> None:
+    from orchestrator.report.table import print_table
+
+    for warning in session.warnings:
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    if len(session.results) > 0:
+        console.print()
+        print_table(console, [result.summary for result in session.results])
+    order = ("ran", "cached", "shared", "failed", "skipped")
+    counts = [f"{session.counts[name]} {name}" for name in order if session.counts.get(name)]
+    console.print(f"\n{', '.join(counts)} · {_shown(session)}", highlight=False, soft_wrap=True)
+    if session.interrupted:
+        done = session.counts.get("ran", 0)
+        print(
+            f"interrupted: {done} finished actions are kept; the same command goes on from there",
+            file=sys.stderr,
+        )
+    for result in session.results:
+        for failure in result.failures:
+            print(f"FAILED {result.name}: {failure.render()}", file=sys.stderr)
+        if result.failures:
+            print(f"  logs: {_relative(result.directory)}/logs", file=sys.stderr)
+
+
+def _shown(session: Session) -> str:
+    return _relative(session.directory) if session.directory is not None else ""
+
+
+def _relative(path: Any) -> str:
+    from orchestrator.config.origin import shown
+
+    return shown(path)
+
+
+def _as_json(session: Session) -> dict[str, Any]:
+    return {
+        "directory": str(session.directory),
+        "counts": session.counts,
+        "warnings": session.warnings,
+        "interrupted": session.interrupted,
+        "variants": [
+            {**result.manifest, "directory": str(result.directory)} for result in session.results
+        ],
+    }

@@ -1,0 +1,144 @@
+"""``orchestrate [verb] [flags] [Hydra overrides]``: parses our flags, then imports what the verb needs.
+
+Nothing beyond the standard library is imported before a verb is chosen, so ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from orchestrator.errors import OrchestrateError, UsageError, nearest
+
+VERBS: Final = {
+    "build": "build variants (the default verb)",
+    "plan": "what would run, what is cached, and why; runs nothing",
+    "package": "copy one experiment's artifacts into a directory of their own",
+    "cache": "the store: stats, verify, forget, gc",
+    "doctor": "what is installed, what works here, and what to do about the rest",
+    "schema": "JSON Schemas of the config groups, for editors",
+}
+_EPILOG: Final = """\
+verbs:
+{verbs}
+
+examples:
+  orchestrate                                    the bundled digits network, fp32
+  orchestrate -m precision=fp32,fp16,int8        three variants, one graph
+  orchestrate plan model=minilm precision=int8   what that would run
+  orchestrate cache stats
+
+'orchestrate VERB --help' has a verb's own options; '--cfg job' prints the whole configuration;
+'--shell-completion install=bash' (or zsh, fish) prints what your shell's start file should eval.
+Exit codes: 0 all passed, 1 a variant failed, 2 wrong usage or configuration, 3 the store,
+130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        verb, rest = _verb(words)
+        module = importlib.import_module(f"orchestrator.cli.{verb}")
+        code: int = module.main(rest)
+        sys.stdout.flush()
+    except OrchestrateError as exc:
+        print(f"error: {exc.render()}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): end quietly, as other tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def parser(verb: str, summary: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb, with the options that all verbs share."""
+    made = argparse.ArgumentParser(
+        prog=f"orchestrate {verb}",
+        description=summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    return made
+
+
+def add_hydra_options(made: argparse.ArgumentParser) -> None:
+    """Add Hydra's options and the overrides to the parser of a verb that composes variants."""
+    made.add_argument("overrides", nargs="*", help="key=value, +key=value, ~key, group=option")
+    made.add_argument("-m", "--multirun", action="store_true", help="sweep over comma-separated values")
+    made.add_argument("-cd", "--config-dir", metavar="DIR", help="configurations that come first")
+    made.add_argument("-cn", "--config-name", metavar="NAME", help="another primary configuration")
+
+
+def parse(made: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse *words*.
+
+    Raises:
+        UsageError: an unknown or incomplete option.
+    """
+    try:
+        known, unknown = made.parse_known_intermixed_args(list(words))
+    except argparse.ArgumentError as exc:
+        raise UsageError(str(exc), hint=f"see '{made.prog} --help'") from exc
+    if unknown:
+        options = [text for action in made._actions for text in action.option_strings]  # noqa: SLF001
+        raise UsageError(
+            f"unknown option '{unknown[0]}'",
+            where=made.prog,
+            hint=nearest(unknown[0], options) or f"see '{made.prog} --help'",
+        )
+    return known
+
+
+def _verb(words: list[str]) -> tuple[str, list[str]]:
+    """Return the verb and the words that are its own.
+
+    Raises:
+        UsageError: the first word is neither a verb nor an override.
+    """
+    if words and words[0] in VERBS:
+        return words[0], words[1:]
+    if words and words[0] in ("-h", "--help"):
+        _help()
+        raise SystemExit(0)
+    if words and words[0] == "--version":
+        import orchestrator
+
+        print(f"orchestrate {orchestrator.__version__}")
+        raise SystemExit(0)
+    if words and not words[0].startswith(("-", "+", "~")) and "=" not in words[0]:
+        raise UsageError(
+            f"'{words[0]}' is neither a verb nor an override (key=value)",
+            hint=nearest(words[0], VERBS) or f"verbs: {', '.join(VERBS)}",
+        )
+    return "build", words
+
+
+def _help() -> None:
+    verbs = "\n".join(f"  {name:9} {text}" for name, text in VERBS.items())
+    made = argparse.ArgumentParser(
+        prog="orchestrate",
+        usage="orchestrate [verb] [flags] [Hydra overrides]",
+        description="PyTorch models to verified ONNX files and runnable artifacts, declared in YAML.",
+        epilog=_EPILOG.format(verbs=verbs),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="store_true", help="print the version")
+    from orchestrator.cli.build import add_options
+
+    add_options(made)
+    made.print_help()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Composes variants with Hydra: search path, run mode, callbacks, job logging.
+
+Hydra's own ``main`` would catch and print errors, make directories that two runs in one second
+share, and run one job at a time. So its parts are called here: a single run is a batch of one, and a
+multirun reaches :class:`BatchTask` through our launcher plugin with all its variants at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from orchestrator.config.hydra_errors import translate
+from orchestrator.config.validate import PRIMARY
+from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.locations import bundled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """One variant as Hydra composed it, ``hydra`` section included."""
+
+    index: int
+    config: DictConfig
+    overrides: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """All variants of one run.
+
+    Attributes:
+        sweep: A multirun; a single run otherwise.
+        directory: ``hydra.run.dir`` or ``hydra.sweep.dir``, resolved, not yet made.
+        hydra: The composed configuration that the directory belongs to.
+    """
+
+    variants: list[Composed]
+    sweep: bool
+    directory: Path
+    hydra: DictConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantReturn:
+    """What a batch gives back for each variant: passed or not, and its directory."""
+
+    passed: bool
+    value: Any = None
+    error: Exception | None = None
+    directory: Path | None = None
+
+
+@dataclass(kw_only=True)
+class BatchTask:
+    """The task function that Hydra carries to our launcher; it takes whole batches.
+
+    A launcher that calls it per job (another one was chosen) is refused by name. A *dry* task makes
+    no directories.
+    """
+
+    run: Callable[[Batch], list[VariantReturn]]
+    dry: bool = False
+    returns: list[VariantReturn] = field(default_factory=list)
+
+    def __call__(self, config: DictConfig) -> Any:
+        """Refuse to run one job at a time."""
+        raise ConfigError(
+            "another launcher than ours runs variants one by one, without a shared graph",
+            where="hydra/launcher",
+            hint="leave out the override hydra/launcher; workers are set by executor.workers",
+        )
+
+    def launch(self, batch: Batch) -> list[VariantReturn]:
+        """Run one batch; a sweeper may send several."""
+        found = self.run(batch)
+        self.returns += found
+        return found
+
+
+class Composer:
+    """Hydra with our search path; use it as a context manager, once."""
+
+    def __init__(self, config_directory: Path | None = None, config_name: str | None = None) -> None:
+        self._directory = config_directory
+        self._name = config_name or PRIMARY
+
+    def __enter__(self) -> Composer:
+        plugins = str(bundled("plugins"))
+        if plugins not in sys.path:
+            sys.path.append(plugins)  # the hydra_plugins namespace: launcher and sweeper
+        GlobalHydra.instance().clear()
+        self._hydra = Hydra.create_main_hydra2("orchestrate", self._search_path())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        GlobalHydra.instance().clear()
+
+    def run(
+        self, overrides: Sequence[str], task: BatchTask, *, multirun: bool
+    ) -> list[VariantReturn]:
+        """Compose the variants and hand them to *task*.
+
+        Raises:
+            ConfigError: the configuration does not compose.
+            OrchestrateError: whatever *task* raises.
+        """
+        try:
+            single = self._compose(overrides, RunMode.RUN, multirun=multirun)
+        except Exception as exc:
+            raise translate(exc, overrides) from exc
+        try:
+            if single is None:
+                self._hydra.multirun(self._name, task, list(overrides), with_log_configuration=False)  # type: ignore[arg-type]  # a TaskFunction only in form
+            else:
+                self._single(single, task)
+        except OrchestrateError:
+            raise
+        except Exception as exc:
+            raise translate(exc, overrides) from exc
+        return task.returns
+
+    def primary(self) -> DictConfig:
+        """Return the configuration without any override.
+
+        Raises:
+            ConfigError: it does not compose.
+        """
+        try:
+            found = self._compose((), RunMode.RUN, multirun=False)
+        except Exception as exc:
+            raise translate(exc, ()) from exc
+        if found is None:
+            raise ConfigError("the primary configuration is a sweep", where=self._name)
+        return found
+
+    def show(self, overrides: Sequence[str], kind: str, package: str | None, resolve: bool) -> None:
+        """Print the composed configuration (``--cfg job|hydra|all``)."""
+        try:
+            self._hydra.show_cfg(self._name, list(overrides), kind, package, resolve)
+        except Exception as exc:
+            raise translate(exc, overrides) from exc
+
+    def info(self, topic: str, overrides: Sequence[str]) -> None:
+        """Print Hydra's information (``--info all|config|defaults|...``)."""
+        try:
+            self._hydra.show_info(topic, config_name=self._name, overrides=list(overrides))
+        except Exception as exc:
+            raise translate(exc, overrides) from exc
+
+    def completion(self, overrides: Sequence[str]) -> None:
+        """Answer a shell's query, or print what installs completion."""
+        self._hydra.shell_completion(config_name=self._name, overrides=list(overrides))
+
+    def _compose(
+        self, overrides: Sequence[str], mode: RunMode, *, multirun: bool
+    ) -> DictConfig | None:
+        """Return the one configuration, or None when a sweep is asked for."""
+        if multirun:
+            return None
+        cfg = self._hydra.compose_config(
+            config_name=self._name,
+            overrides=list(overrides),
+            run_mode=mode,
+            with_log_configuration=False,
+            validate_sweep_overrides=False,
+        )
+        # Plain Hydra ignores an experiment's own matrix without -m, and exits with 0.
+        params = OmegaConf.select(cfg, "hydra.sweeper.params")
+        if cfg.hydra.mode == RunMode.MULTIRUN or params:
+            return None
+        if any(_sweeps(text) for text in overrides):
+            raise ConfigError(
+                "several values are a sweep", where=_first_sweep(overrides), hint="add -m"
+            )
+        return cfg
+
+    def _single(self, cfg: DictConfig, task: BatchTask) -> None:
+        with open_dict(cfg.hydra):
+            cfg.hydra.mode = RunMode.RUN
+        callbacks = Callbacks(cfg)
+        callbacks.on_run_start(config=cfg, config_name=self._name)
+        HydraConfig.instance().set_config(cfg)
+        directory = Path(str(OmegaConf.select(cfg, "hydra.run.dir")))
+        overrides = [str(text) for text in cfg.hydra.overrides.task]
+        batch = Batch(
+            variants=[Composed(index=0, config=cfg, overrides=overrides)],
+            sweep=False,
+            directory=directory,
+            hydra=cfg,
+        )
+        returns = run_with_callbacks(batch, task, callbacks)
+        callbacks.on_run_end(config=cfg, config_name=self._name, job_return=returns[0])
+
+    def _search_path(self) -> Any:
+        own = bundled("conf")
+        path = create_config_search_path(str(own))
+        user = Path.cwd() / "conf"
+        if user.is_dir() and user.resolve() != own.resolve():
+            path.prepend(provider="user", path=f"file://{user}", anchor="main")  # type: ignore[arg-type]
+        if self._directory is not None:
+            directory = self._directory.absolute()
+            if not directory.is_dir():
+                raise ConfigError(f"no such directory: {directory}", where="--config-dir")
+            path.prepend(provider="command-line", path=f"file://{directory}", anchor=None)
+        return path
+
+
+def run_with_callbacks(batch: Batch, task: BatchTask, callbacks: Callbacks) -> list[JobReturn]:
+    """Run a batch between Hydra's job callbacks; a failed variant is a value, never an exception."""
+    for variant in batch.variants:
+        _refuse_unsupported(variant.config)
+        callbacks.on_job_start(config=variant.config, task_function=task)
+    returns = []
+    for variant, given in zip(batch.variants, task.launch(batch), strict=True):
+        job = JobReturn()
+        job.overrides = variant.overrides
+        job.cfg = _without_hydra(variant.config)
+        job.hydra_cfg = variant.config
+        job.working_dir = str(given.directory or Path.cwd())
+        job.task_name = "orchestrate"
+        job.status = JobStatus.COMPLETED
+        job.return_value = given
+        callbacks.on_job_end(config=variant.config, job_return=job)
+        returns.append(job)
+    return returns
+
+
+def _refuse_unsupported(cfg: DictConfig) -> None:
+    job = cfg.hydra.job
+    if job.env_set:
+        raise ConfigError(
+            f"sets {', '.join(job.env_set)}, but all variants share one process and its results",
+            where="hydra.job.env_set",
+            hint="set the variable in the shell that starts orchestrate",
+        )
+    if job.chdir:
+        raise ConfigError(
+            "every action runs in a directory of its own, so there is no job directory to change to",
+            where="hydra.job.chdir",
+            hint="leave it out; artifacts and logs are linked into the experiment directory",
+        )
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    copy = cfg.copy()
+    with read_write(copy), open_dict(copy):
+        del copy["hydra"]
+    return copy
+
+
+def _first_sweep(overrides: Sequence[str]) -> str:
+    return next(text for text in overrides if _sweeps(text))
+
+
+def _sweeps(text: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return bool(OverridesParser.create().parse_override(text).is_sweep_override())

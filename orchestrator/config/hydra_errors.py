@@ -1,0 +1,75 @@
+"""Hydra's and OmegaConf's errors in one line each, with the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.config.validate import field_names
+from orchestrator.errors import ConfigError, OrchestrateError, nearest
+
+_NOT_IN_STRUCT: Final = re.compile(r"Key '([^']+)' is not in struct")
+_OVERRIDE: Final = re.compile(r"Could not (?:override|append to|delete from config)[^']*'([^']+)'")
+_GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
+
+
+def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
+    """Return *exc*, raised while composing, as an error in the user's terms."""
+    if isinstance(exc, OrchestrateError):
+        return exc
+    if isinstance(exc, MissingConfigException):
+        return _missing(exc)
+    text = str(exc)
+    if isinstance(exc, OverrideParseException):
+        return ConfigError(
+            f"cannot be read: {text.splitlines()[0]}",
+            where=f"override '{exc.override}'",
+            hint="an override is key=value; quote what the shell would change",
+        )
+    causes = text + str(exc.__cause__ or "")
+    if (found := _GROUP.search(text)) is not None:
+        return _unknown(found[1], exc)
+    if (found := _OVERRIDE.search(text)) is not None or _NOT_IN_STRUCT.search(causes):
+        key = found[1] if found else _key_of(overrides, _NOT_IN_STRUCT.search(causes))
+        return _unknown(key, exc)
+    first = next((line for line in text.splitlines() if line.strip()), type(exc).__name__)
+    where = getattr(exc, "full_key", "") or ""
+    if isinstance(exc, HydraException | OmegaConfBaseException):
+        return ConfigError(first, where=where)
+    return ConfigError(f"{type(exc).__name__}: {first}", where=where)
+
+
+def _missing(exc: MissingConfigException) -> ConfigError:
+    name = exc.missing_cfg_file or ""
+    group, _, option = name.rpartition("/")
+    options = list(exc.options or [])
+    if not group:
+        return ConfigError(
+            f"there is no configuration '{name}'", hint="it is looked for in ./conf and built-in"
+        )
+    return ConfigError(
+        f"there is no '{option}'",
+        where=group,
+        hint=nearest(option, options) or f"available: {', '.join(sorted(options))}",
+    )
+
+
+def _unknown(key: str, exc: Exception) -> ConfigError:
+    group, _, name = key.rpartition(".")
+    known = field_names(group)
+    near = nearest(name, known)
+    return ConfigError(
+        f"unknown key '{name}'",
+        where=f"{key} (command line)",
+        hint=near or (f"known keys: {', '.join(known)}" if known else str(exc).splitlines()[0]),
+    )
+
+
+def _key_of(overrides: Sequence[str], found: re.Match[str] | None) -> str:
+    name = found[1] if found else ""
+    keys = [text.lstrip("+~").partition("=")[0] for text in overrides]
+    return next((key for key in keys if key.rpartition(".")[2] == name), name)

@@ -1,0 +1,123 @@
+"""Fields that enter a key must not come from a resolver that gives something else next time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from omegaconf import DictConfig, OmegaConf
+
+from orchestrator.config.schema import KEYED
+from orchestrator.errors import ConfigError
+
+PURE: Final = frozenset(
+    {
+        "oc.env",
+        "oc.select",
+        "oc.decode",
+        "oc.create",
+        "oc.dict.keys",
+        "oc.dict.values",
+        "oc.deprecated",
+    }
+)
+_RESOLVER: Final = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
+_REFERENCE: Final = re.compile(r"\$\{\s*(\.*[A-Za-z_][\w.\[\]]*)\s*\}")
+_ENVIRONMENT: Final = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)")
+_REASONS: Final = {
+    "now": "gives another value at every run, so nothing would ever be found in the cache",
+    "hydra": "depends on how the command was started, not on what is built",
+}
+
+
+def check_purity(cfg: DictConfig) -> None:
+    """Check the keyed groups of a composed configuration.
+
+    Raises:
+        ConfigError: a keyed field, directly or through another field, uses an impure resolver.
+    """
+    for group in KEYED:
+        if group not in cfg:
+            continue
+        for key, text in _texts(cfg, group):
+            resolver = _impure(cfg, key, text, seen=set())
+            if resolver is not None:
+                reason = _REASONS.get(
+                    resolver, "is not known to give the same value for the same configuration"
+                )
+                raise ConfigError(
+                    f"takes its value from '${{{resolver}:...}}', which {reason}",
+                    where=key,
+                    hint="write the value itself; this field decides what is built",
+                )
+
+
+def environment_names(cfg: DictConfig) -> set[str]:
+    """Return the environment variables that a configuration reads through ``oc.env``."""
+    return {
+        name
+        for root in cfg
+        for _, text in _texts(cfg, str(root))
+        for name in _ENVIRONMENT.findall(text)
+    }
+
+
+def _texts(cfg: DictConfig, root: str) -> Iterator[tuple[str, str]]:
+    """Yield dotted key and unresolved text of every leaf below *root* that interpolates."""
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    if not isinstance(raw, dict):
+        return
+    yield from _leaves(raw.get(root), root)
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{key}.{number}")
+    elif isinstance(value, str) and "${" in value:
+        yield key, value
+
+
+def _impure(cfg: DictConfig, key: str, text: str, seen: set[str]) -> str | None:
+    for resolver in _RESOLVER.findall(text):
+        if resolver not in PURE:
+            return str(resolver)
+    for reference in _REFERENCE.findall(text):
+        target = _absolute(key, reference)
+        if target in seen:
+            continue
+        seen.add(target)
+        for other, inner in _referenced(cfg, target):
+            found = _impure(cfg, other, inner, seen)
+            if found is not None:
+                return found
+    return None
+
+
+def _absolute(key: str, reference: str) -> str:
+    """Return the absolute key of a relative reference such as ``.name`` or ``..group.name``."""
+    reference = re.sub(r"\[(\w+)\]", r".\1", reference)
+    dots = len(reference) - len(reference.lstrip("."))
+    if not dots:
+        return reference
+    parents = key.split(".")[:-dots]
+    return ".".join([*parents, reference.lstrip(".")])
+
+
+def _referenced(cfg: DictConfig, key: str) -> list[tuple[str, str]]:
+    node: Any = OmegaConf.to_container(cfg, resolve=False)
+    for part in key.split("."):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return []
+    return list(_leaves(node, key))
+
+
+

@@ -1,0 +1,160 @@
+"""From a composed configuration to the typed one, with errors in the user's terms."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.config.origin import origin_of
+from orchestrator.config.purity import check_purity
+from orchestrator.config.schema import Config
+from orchestrator.errors import ConfigError, nearest
+
+PRIMARY: Final = "orchestrate"
+# pydantic puts the tag of a discriminated union into the location; it is no key of the file.
+_TAGS: Final = frozenset({"generator", "npz", "npy", "images", "callable"})
+_DATA_KEYS: Final = frozenset({"samples", "calibration", "data"})
+
+
+def validate(cfg: DictConfig) -> Config:
+    """Return the typed configuration of one variant.
+
+    Args:
+        cfg: What Hydra composed, its ``hydra`` section included.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value, a missing value, an interpolation that
+            does not resolve, or a keyed field with an impure resolver. The message has the key's
+            full path, the file it came from, what was expected, and the nearest valid name.
+    """
+    check_purity(cfg)
+    values = _resolved(cfg)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as exc:
+        raise _first_error(exc, cfg) from exc
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in cfg:
+        if name == "hydra":
+            continue
+        try:
+            node = OmegaConf.select(cfg, str(name), throw_on_missing=True)
+            if OmegaConf.is_config(node):
+                node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as exc:
+            key = str(getattr(exc, "full_key", None) or name)
+            message = str(exc).splitlines()[0]
+            raise ConfigError(
+                message[0].lower() + message[1:],
+                where=_where(key, cfg),
+                hint="give the value, or mend the interpolation",
+            ) from exc
+        values[str(name)] = node
+    return values
+
+
+def _first_error(exc: ValidationError, cfg: DictConfig) -> ConfigError:
+    """Explain the errors of the most specific kind; the others often follow from it."""
+    errors = sorted(
+        exc.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden"
+    )
+    first = _explain(errors[0], cfg)
+    if len(errors) > 1:
+        others = [_key(error["loc"]) for error in errors[1:]]
+        note = f"also wrong: {', '.join(dict.fromkeys(others))}"
+        return ConfigError(
+            first.message,
+            where=first.where,
+            hint=f"{first.hint}\n  → {note}" if first.hint else note,
+        )
+    return first
+
+
+def _explain(error: Any, cfg: DictConfig) -> ConfigError:
+    key, where = _key(error["loc"]), _where(_key(error["loc"]), cfg)
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        names = _names_at(error["loc"][:-1])
+        return ConfigError(
+            f"unknown key '{key.rpartition('.')[2]}'",
+            where=where,
+            hint=nearest(str(error["loc"][-1]), names) or f"known keys: {', '.join(names)}",
+        )
+    if kind == "missing":
+        return ConfigError("a value is needed here", where=where, hint="'orchestrate --cfg job' "
+                           "shows the whole configuration")
+    value = error["input"]
+    shown = f"got {value!r}" if isinstance(value, str | int | float | bool | None) else (
+        f"got {type(value).__name__}"
+    )
+    if kind == "literal_error":
+        expected = context["expected"]
+        options = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
+        return ConfigError(
+            f"expected one of {', '.join(options)}; {shown}",
+            where=where,
+            hint=nearest(str(value), options),
+        )
+    if kind == "union_tag_invalid":
+        return ConfigError(f"expected kind to be one of {context['expected_tags']}", where=where)
+    if kind == "string_pattern_mismatch" and "model" in error["loc"]:
+        return ConfigError(f"expected package.module:name; {shown}", where=where)
+    message = error["msg"].removeprefix("Value error, ")
+    text = message.replace("Input should be ", "expected ").replace("Input ", "the value ")
+    return ConfigError(
+        text if kind == "value_error" else f"{text}; {shown}", where=where
+    )
+
+
+def _key(location: tuple[str | int, ...]) -> str:
+    parts: list[str] = []
+    for part in location:
+        if part in _TAGS and parts and parts[-1] in _DATA_KEYS:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _where(key: str, cfg: DictConfig) -> str:
+    origin = origin_of(key, cfg, PRIMARY)
+    return f"{key} ({origin})" if origin else key
+
+
+def _names_at(location: tuple[str | int, ...]) -> list[str]:
+    """Return the field names that the schema has at *location*."""
+    return sorted(_fields(Config, [str(part) for part in location]))
+
+
+def _fields(group: Any, parts: list[str]) -> set[str]:
+    found: set[str] = set()
+    for model in _models(group):
+        if not parts:
+            found.update(model.model_fields)
+            continue
+        field = model.model_fields.get(parts[0])
+        if field is not None:
+            found |= _fields(field.annotation, parts[1:])
+    if not found and parts:
+        # A key of a mapping, an index of a list or the tag of a union: look behind it.
+        for model in _models(group):
+            if parts[0] not in model.model_fields:
+                found |= _fields(group, parts[1:])
+                break
+    return found
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+def field_names(group: str) -> list[str]:
+    """Return the keys of a group, for error messages; empty for an unknown group."""
+    return sorted(_fields(Config, group.split(".") if group else []))

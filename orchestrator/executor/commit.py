@@ -1,0 +1,142 @@
+"""From what a worker left to a result in the store, or to an error in the user's terms."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
+from orchestrator.executor.server import LOG_NAME
+from orchestrator.executor.worker import RESULT
+from orchestrator.plan.graph import Action
+from orchestrator.plan.resolve import Resolved, Resolver
+from orchestrator.plan.secrets import Secrets
+from orchestrator.stages.base import Repeats
+from orchestrator.stages.catalogue import stage as find_stage
+from orchestrator.store.results import Result
+from orchestrator.store.store import Store, explained
+
+
+def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]:
+    """Return the report of a worker that succeeded.
+
+    Raises:
+        StageError: the stage refused; the same inputs would fail the same way.
+        WorkerLostError: the worker was killed, crashed or ran out of memory.
+        StoreError: the disk is full.
+    """
+    try:
+        report: dict[str, Any] = json.loads((directory / RESULT).read_bytes())
+    except (OSError, ValueError):
+        raise _ended(code, action) from None
+    if report["ok"]:
+        return report
+    raise _refused(report, action)
+
+
+def commit(
+    store: Store,
+    resolver: Resolver,
+    secrets: Secrets,
+    resolved: Resolved,
+    action: Action,
+    directory: Path,
+    report: Mapping[str, Any],
+    *,
+    replace: bool,
+) -> Result:
+    """Store what a worker left: contents first, then the result that points at them.
+
+    Raises:
+        StoreError: the disk is full or read-only; nothing of the result is visible then.
+    """
+    stage = find_stage(action.stage)
+    record = report["observed"]
+    with explained(store.root):
+        outputs = {name: store.trees.add(directory / "out" / name) for name in stage.outputs}
+        log = _store_log(store, secrets, directory)
+        key, material = resolver.complete(resolved, record)
+        result = Result(
+            key=key,
+            stage=stage.name,
+            material=material,
+            outputs=outputs,
+            values=secrets.hide(report["values"]),
+            tools=report["tools"],
+            seconds=report["seconds"],
+            peak_bytes=report["peak_bytes"],
+            log=log,
+        )
+        if stage.repeats is Repeats.MEASUREMENT:
+            store.results.measure(result)
+            return result
+        stored = store.results.put(result, replace=replace or bool(resolved.warning))
+        if record is not None:
+            store.results.observe(resolved.key, record)
+        return stored
+
+
+def log_text(directory: Path, secrets: Secrets) -> str:
+    """Return what a worker wrote to its log, secrets hidden."""
+    try:
+        return secrets.hide_text((directory / LOG_NAME).read_text(errors="replace"))
+    except OSError:
+        return ""
+
+
+def _store_log(store: Store, secrets: Secrets, directory: Path) -> str:
+    text = log_text(directory, secrets)
+    if not text.strip():
+        return ""
+    folder = directory / "log"
+    folder.mkdir()
+    (folder / LOG_NAME).write_text(text)
+    return store.trees.add(folder)
+
+
+def _refused(report: Mapping[str, Any], action: Action) -> OrchestrateError:
+    message, where = report["message"], report.get("where") or action.stage
+    hint = report.get("hint", "")
+    match report["kind"]:
+        case "stage":
+            return StageError(message, where=where, hint=hint)
+        case "disk":
+            return StoreError(
+                f"no space left while '{action.stage}' ran: {message}",
+                hint="free some space, run 'orchestrate cache gc --max-size 10GiB', or set cache.dir",
+            )
+        case "memory":
+            return WorkerLostError(
+                f"'{action.stage}' ran out of memory",
+                hint="set executor.workers=1, use smaller model.dims, or a machine with more memory",
+            )
+        case "exit":
+            return StageError(f"{message}, which ends the worker", where=where)
+        case "mismatch":
+            return WorkerLostError(message, hint="run the command again; nothing was stored")
+        case _:
+            return StageError(message, where=where, hint="the action's log has the traceback")
+
+
+def _ended(code: int, action: Action) -> WorkerLostError:
+    if code >= 0:
+        return WorkerLostError(
+            f"the worker of '{action.stage}' ended with code {code} and left no result",
+            hint="its log says more; run the same command again: what was finished is kept",
+        )
+    name = signal.Signals(-code).name
+    causes = {
+        signal.SIGKILL: "was killed, by somebody or by the kernel for want of memory",
+        signal.SIGSEGV: "crashed in native code",
+        signal.SIGABRT: "aborted in native code",
+        signal.SIGBUS: "crashed in native code",
+        signal.SIGILL: "met an instruction that this processor does not have",
+    }
+    cause = causes.get(signal.Signals(-code), "was ended by a signal")
+    return WorkerLostError(
+        f"the worker of '{action.stage}' {cause} ({name})",
+        hint="run the same command again: what was finished is kept",
+    )

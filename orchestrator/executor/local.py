@@ -1,0 +1,322 @@
+"""The local executor: runs what is not cached, each action once, until every variant is settled.
+
+An action is considered when its inputs are known and some living variant has passed the gates before
+it. Equal keys meet at the key's lock: the second action, or the second process, waits for the first
+and then finds the result. A failure settles the variants that wanted the action; the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
+from orchestrator.executor.commit import commit, log_text, read_report
+from orchestrator.executor.machine import MachineLock
+from orchestrator.executor.needs import modules_for
+from orchestrator.executor.outcome import Finished, Listener, Outcome, Status
+from orchestrator.executor.pool import Ended, Pool, Progressed
+from orchestrator.executor.worker import REQUEST
+from orchestrator.plan.gates import failures
+from orchestrator.plan.graph import Action, Graph, Variant
+from orchestrator.plan.resolve import Resolved, Resolver, State
+from orchestrator.plan.secrets import Secrets
+from orchestrator.stages.catalogue import stage as find_stage
+from orchestrator.store.locks import Lock
+from orchestrator.store.results import Result
+from orchestrator.store.store import Store, explained
+
+_LOCK_POLL_S: Final = 0.05
+_THREADS: Final = 1  # a fixed number: the order of float sums, and so a result's bytes, depend on it
+
+
+@dataclass(kw_only=True)
+class _Running:
+    action: Action
+    resolved: Resolved
+    lock: Lock
+    directory: Path
+    begun: float
+    exclusive: bool
+    timed_out: bool = False
+
+
+class LocalExecutor:
+    """Runs one graph on this machine."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        resolver: Resolver,
+        secrets: Secrets,
+        pool: Pool,
+        listener: Listener,
+        *,
+        scratch: Path,
+        base: Path,
+        workers: int,
+        timeout_s: float | None = None,
+        rebuild: Collection[str] = (),
+    ) -> None:
+        self._graph, self._store, self._resolver, self._secrets = graph, store, resolver, secrets
+        self._pool, self._listener = pool, listener
+        self._scratch, self._base = scratch, base
+        self._workers, self._timeout_s = workers, timeout_s
+        self._rebuild = set(rebuild)
+        self._machine = MachineLock()
+        self._outcome = Outcome()
+        self._results: dict[str, Result] = {}
+        self._running: dict[int, _Running] = {}
+        self._ready: dict[str, Resolved] = {}
+        self._waited: set[str] = set()
+        self._passed = {variant.index: 0 for variant in graph.variants}
+        self._wanted = graph.wanted_by()
+        self._consumers: dict[str, set[str]] = {identity: set() for identity in graph.actions}
+        for action in graph.actions.values():
+            for ref in action.inputs.values():
+                self._consumers[ref.action].add(action.id)
+        self._candidates = set(graph.actions)
+        self._preloaded = False
+
+    def run(self) -> Outcome:
+        """Run until every action is settled.
+
+        Returns:
+            What became of every action. Ctrl-C is no exception: ``interrupted`` is set then.
+
+        Raises:
+            StoreError: the store cannot be written any more; what was finished is kept.
+        """
+        self._listener.planned(len(self._graph.actions))
+        try:
+            while True:
+                self._consider()
+                self._start_ready()
+                if not self._running and not self._ready and not self._candidates:
+                    break
+                if not self._candidates:
+                    self._wait()
+        except KeyboardInterrupt:
+            self._outcome.interrupted = True
+        finally:
+            for running in self._running.values():
+                running.lock.release()
+            self._machine.release()
+        for action in self._graph.actions.values():
+            if action.id not in self._outcome.finished:
+                self._settle(action, Finished(status="skipped", error=self._reason(action)))
+        return self._outcome
+
+    def _consider(self) -> None:
+        """Sort the candidates into settled, ready and not yet (which come back by an event)."""
+        while self._candidates:
+            for identity in [name for name in self._graph.actions if name in self._candidates]:
+                self._candidates.discard(identity)
+                self._consider_one(self._graph.actions[identity])
+
+    def _consider_one(self, action: Action) -> None:
+        if action.id in self._outcome.finished or self._is_running(action):
+            return
+        living = [one for one in self._wanted[action.id] if self._alive(one)]
+        inputs = [self._outcome.finished.get(ref.action) for ref in action.inputs.values()]
+        if not living or any(one is not None and one.result is None for one in inputs):
+            self._settle(action, Finished(status="skipped", error=self._reason(action)))
+            return
+        if any(one is None for one in inputs) or not any(
+            self._may_run(action, one) for one in living
+        ):
+            return
+        self._resolve(action, waited=False)
+
+    def _resolve(self, action: Action, *, waited: bool) -> None:
+        """Settle *action* from the store, or make it ready."""
+        resolved = self._resolver.resolve(action, self._results)
+        if resolved.warning and resolved.warning not in self._outcome.warnings:
+            self._outcome.warnings.append(resolved.warning)
+        if resolved.state is State.CACHED and resolved.result is not None:
+            self._ready.pop(action.id, None)
+            status: Status = "shared" if waited else "cached"
+            self._settle(action, Finished(status=status, result=resolved.result))
+        else:
+            self._ready[action.id] = resolved
+
+    def _start_ready(self) -> None:
+        """Start what is ready as far as workers and locks allow; benchmarks last and alone."""
+        for identity in list(self._ready):
+            action = self._graph.actions[identity]
+            free = len(self._running) < self._workers
+            if free and identity in self._ready and not find_stage(action.stage).exclusive:
+                self._try_start(action, exclusive=False)
+        if self._running or self._candidates:
+            return
+        for identity in list(self._ready):
+            action = self._graph.actions[identity]
+            free = not self._running
+            if free and identity in self._ready and find_stage(action.stage).exclusive:
+                self._try_start(action, exclusive=True)
+
+    def _try_start(self, action: Action, *, exclusive: bool) -> None:
+        if any(running.exclusive for running in self._running.values()):
+            return
+        if not self._machine.hold(exclusive=exclusive):
+            other = "is at work" if exclusive else "is measuring"
+            self._wait_for(action, f"another orchestrate {other} on this machine")
+            return
+        lock = self._store.lock(self._ready[action.id].key)
+        if lock is None:
+            self._wait_for(action, "another worker is building the same")
+            return
+        # Somebody may have finished it between the look-up and the lock.
+        self._resolve(action, waited=action.id in self._waited)
+        if action.id not in self._ready:
+            lock.release()
+            return
+        self._start(action, self._ready.pop(action.id), lock, exclusive)
+
+    def _wait_for(self, action: Action, reason: str) -> None:
+        if action.id not in self._waited:
+            self._waited.add(action.id)
+            self._listener.waiting(action, reason)
+
+    def _start(self, action: Action, resolved: Resolved, lock: Lock, exclusive: bool) -> None:
+        stage = find_stage(action.stage)
+        if not self._preloaded:
+            self._pool.preload(modules_for(self._pending()))
+            self._preloaded = True
+        directory = self._scratch / f"{action.stage}-{action.id[:12]}-{time.time_ns()}"
+        request = {
+            "stage": stage.name,
+            "params": action.params,
+            "inputs": {
+                name: str(self._store.trees.path(self._results[ref.action].outputs[ref.output]))
+                for name, ref in action.inputs.items()
+            },
+            "files": {name: str(file.path) for name, file in action.files.items()},
+            "tools": resolved.material["tools"],
+            "machine": resolved.material["machine"],
+            "base": str(self._base),
+            "threads": _THREADS,
+        }
+        with explained(self._store.root):
+            directory.mkdir()
+            (directory / REQUEST).write_text(json.dumps(request))
+        locks = [lock.descriptor, *self._machine.descriptor]
+        worker = self._pool.submit(directory, modules_for([action]), locks)
+        self._running[worker] = _Running(
+            action=action,
+            resolved=resolved,
+            lock=lock,
+            directory=directory,
+            begun=time.monotonic(),
+            exclusive=exclusive,
+        )
+        self._listener.started(action, self._wanted[action.id])
+
+    def _wait(self) -> None:
+        """Sleep until a worker reports or ends, a lock may be free, or a time limit passes."""
+        polling = any(identity in self._waited for identity in self._ready)
+        timeout = _LOCK_POLL_S if polling or self._timeout_s is not None else None
+        if not self._running:
+            time.sleep(_LOCK_POLL_S)
+            return
+        for event in self._pool.poll(timeout):
+            match event:
+                case Progressed(id=worker, done=done, text=text):
+                    if worker in self._running:
+                        self._listener.progressed(self._running[worker].action, done, text)
+                case Ended(id=worker, code=code):
+                    self._end(self._running.pop(worker), code)
+        now = time.monotonic()
+        for worker, running in self._running.items():
+            if self._timeout_s is not None and now - running.begun > self._timeout_s:
+                running.timed_out = True
+                self._pool.kill(worker)
+
+    def _end(self, running: _Running, code: int) -> None:
+        action, seconds = running.action, time.monotonic() - running.begun
+        try:
+            if running.timed_out:
+                raise StageError(
+                    f"took longer than {self._timeout_s:g} s and was ended",
+                    where=action.stage,
+                    hint="raise executor.timeout_s",
+                )
+            report = read_report(running.directory, code, action)
+            result = commit(
+                self._store,
+                self._resolver,
+                self._secrets,
+                running.resolved,
+                action,
+                running.directory,
+                report,
+                replace=action.stage in self._rebuild,
+            )
+        except StoreError:
+            raise
+        except OrchestrateError as error:
+            log = log_text(running.directory, self._secrets)
+            self._settle(action, Finished(status="failed", error=error, log=log, seconds=seconds))
+        else:
+            self._settle(action, Finished(status="ran", result=result, seconds=seconds))
+        finally:
+            running.lock.release()
+            shutil.rmtree(running.directory, ignore_errors=True)
+
+    def _settle(self, action: Action, finished: Finished) -> None:
+        self._outcome.finished[action.id] = finished
+        self._ready.pop(action.id, None)
+        self._candidates |= self._consumers[action.id]
+        if finished.result is not None:
+            self._results[action.id] = finished.result
+        self._listener.finished(action, finished)
+        for variant in self._wanted[action.id]:
+            if not self._alive(variant):
+                continue
+            if finished.status == "failed" and finished.error is not None:
+                self._fail(variant, [finished.error])
+            elif finished.result is not None:
+                self._pass_gates(variant)
+
+    def _pass_gates(self, variant: Variant) -> None:
+        while (passed := self._passed[variant.index]) < len(variant.gates):
+            gate = variant.gates[passed]
+            result = self._results.get(gate.action)
+            if result is None:
+                return
+            found = failures(gate, variant.config, result)
+            if found:
+                self._fail(variant, list(found))
+                return
+            self._passed[variant.index] = passed + 1
+            self._candidates |= {step.action for step in variant.steps}
+
+    def _fail(self, variant: Variant, errors: list[OrchestrateError]) -> None:
+        self._outcome.failures[variant.index] = errors
+        self._candidates |= {step.action for step in variant.steps}
+
+    def _alive(self, variant: Variant) -> bool:
+        return variant.index not in self._outcome.failures
+
+    def _may_run(self, action: Action, variant: Variant) -> bool:
+        passed = self._passed[variant.index]
+        return any(step.action == action.id and step.gates <= passed for step in variant.steps)
+
+    def _is_running(self, action: Action) -> bool:
+        return any(running.action.id == action.id for running in self._running.values())
+
+    def _pending(self) -> list[Action]:
+        settled = self._outcome.finished
+        return [action for action in self._graph.actions.values() if action.id not in settled]
+
+    def _reason(self, action: Action) -> OrchestrateError:
+        if self._outcome.interrupted:
+            return WorkerLostError("interrupted", where=action.stage)
+        names = [one.name for one in self._wanted[action.id]]
+        return StageError(f"not needed any more: {', '.join(names)} failed", where=action.stage)

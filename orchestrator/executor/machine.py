@@ -1,0 +1,57 @@
+"""The machine-wide lock: ordinary actions share it, a benchmark holds it alone (across processes)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from orchestrator.errors import StoreError
+from orchestrator.store.locks import Lock, try_lock
+
+
+class MachineLock:
+    """Shared while this process runs actions, exclusive while it measures."""
+
+    def __init__(self) -> None:
+        self._path = _private_directory() / "machine.lock"
+        self._lock: Lock | None = None
+        self._exclusive = False
+
+    def hold(self, *, exclusive: bool) -> bool:
+        """Take the lock in the mode wanted; return whether it is held now."""
+        if self._lock is not None and self._exclusive == exclusive:
+            return True
+        self.release()
+        self._lock = try_lock(self._path, shared=not exclusive)
+        self._exclusive = exclusive
+        return self._lock is not None
+
+    @property
+    def descriptor(self) -> list[int]:
+        """The descriptor to hand to a worker, so that the lock lives as long as the work."""
+        return [] if self._lock is None else [self._lock.descriptor]
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _private_directory() -> Path:
+    """A directory in the temporary folder that belongs to this user alone.
+
+    Raises:
+        StoreError: somebody else's directory or a link has that name.
+    """
+    path = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    stat = path.lstat()
+    if path.is_symlink() or stat.st_uid != os.getuid():
+        raise StoreError(
+            "this name in the temporary folder belongs to somebody else",
+            where=str(path),
+            hint="remove it, or set TMPDIR to a folder of your own",
+        )
+    return path

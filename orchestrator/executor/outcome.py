@@ -1,0 +1,67 @@
+"""What became of each action, and who is told while it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from orchestrator.errors import OrchestrateError
+from orchestrator.plan.graph import Action, Variant
+from orchestrator.store.results import Result
+
+Status = Literal["ran", "cached", "shared", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The end of one action.
+
+    Attributes:
+        status: ``shared`` means that another process built it while this one waited.
+        result: The result, when there is one.
+        error: Why it failed, or why it was skipped.
+        log: The text the worker wrote, for a failed action.
+        seconds: Wall time spent on it in this run; 0 when nothing ran.
+    """
+
+    status: Status
+    result: Result | None = None
+    error: OrchestrateError | None = None
+    log: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a graph.
+
+    Attributes:
+        finished: By action id; every action of the graph is in it.
+        failures: By variant index: the gate or stage that failed it, and why.
+        warnings: Sentences for the user.
+        interrupted: Ctrl-C ended the run.
+    """
+
+    finished: dict[str, Finished] = field(default_factory=dict)
+    failures: dict[int, list[OrchestrateError]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Listener(Protocol):
+    """Is told what happens; the live view is one."""
+
+    def planned(self, total: int) -> None:
+        """The graph has *total* actions."""
+
+    def started(self, action: Action, variants: list[Variant]) -> None:
+        """An action's worker was started."""
+
+    def progressed(self, action: Action, done: float, text: str) -> None:
+        """A running action reported progress in 0..1."""
+
+    def finished(self, action: Action, finished: Finished) -> None:
+        """An action ended, was found in the store, or was skipped."""
+
+    def waiting(self, action: Action, reason: str) -> None:
+        """An action waits for another process."""

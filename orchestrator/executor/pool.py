@@ -1,0 +1,210 @@
+"""The parent's side of the warm server: start it when first needed, submit, poll, stop."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.errors import WorkerLostError
+from orchestrator.executor.server import MESSAGE_BYTES
+
+_END_TIMEOUT_S: Final = 5.0
+_START = "import sys; from orchestrator.executor.server import main; main(int(sys.argv[1]))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed:
+    """A running worker reported progress (0..1)."""
+
+    id: int
+    done: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A worker ended; *code* is its exit code, negative for a signal."""
+
+    id: int
+    code: int
+
+
+class Pool:
+    """Workers forked from one warm server."""
+
+    def __init__(self, base: Path, scratch: Path, search_path: Sequence[str]) -> None:
+        """Prepare; nothing is started before the first :meth:`submit` or :meth:`preload`.
+
+        Args:
+            base: Working directory of the workers.
+            scratch: Where the server's own log goes.
+            search_path: ``sys.path`` of the workers.
+        """
+        self._base = base
+        self._log = scratch / "server.log"
+        self._search_path = list(search_path)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._selector = selectors.DefaultSelector()
+        self._pids: dict[int, int] = {}
+        self._pipes: dict[int, int] = {}
+        self._next = 0
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Let the server import *modules* while it has nothing else to do."""
+        self._send({"op": "preload", "modules": list(modules)})
+
+    def submit(self, directory: Path, needs: Sequence[str], locks: Sequence[int]) -> int:
+        """Run the request in *directory* in a fresh process that also holds *locks*.
+
+        Returns:
+            The worker's number, which its events carry.
+
+        Raises:
+            WorkerLostError: the server is gone.
+        """
+        self._next += 1
+        read, write = os.pipe()
+        try:
+            request = {
+                "op": "run",
+                "id": self._next,
+                "directory": str(directory),
+                "needs": list(needs),
+            }
+            self._send(request, [write, *locks])
+        finally:
+            os.close(write)
+        os.set_blocking(read, False)
+        self._pipes[self._next] = read
+        self._selector.register(read, selectors.EVENT_READ, self._next)
+        return self._next
+
+    def poll(self, timeout_s: float | None) -> list[Progressed | Ended]:
+        """Wait for events at most *timeout_s* seconds (None: as long as it takes).
+
+        Raises:
+            WorkerLostError: the server ended unexpectedly.
+        """
+        found: list[Progressed | Ended] = []
+        for key, _ in self._selector.select(timeout_s):
+            if key.data == "server":
+                found += self._from_server()
+            else:
+                found += self._progress(key.data, key.fd)
+        return found
+
+    def kill(self, worker: int) -> None:
+        """End a worker and whatever it started."""
+        pid = self._pids.get(worker)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def pid(self, worker: int) -> int | None:
+        """Return the process id of a running worker."""
+        return self._pids.get(worker)
+
+    def stop(self) -> None:
+        """End all workers and the server."""
+        for worker in list(self._pids):
+            self.kill(worker)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            try:
+                self._process.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        for descriptor in self._pipes.values():
+            os.close(descriptor)
+        self._pipes.clear()
+        self._selector.close()
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._log.open("wb") as log:
+            # -P: nothing in the working directory may shadow a library that the server imports.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._base,
+                start_new_session=True,
+            )
+        ours.send(json.dumps({"path": self._search_path}).encode())
+        self._selector.register(ours, selectors.EVENT_READ, "server")
+        return ours
+
+    def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        if self._connection is None:
+            self._connection = self._start()
+        data = json.dumps(message).encode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        try:
+            self._connection.sendmsg([data], rights if descriptors else [])
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            raise self._lost() from exc
+
+    def _from_server(self) -> list[Progressed | Ended]:
+        if self._connection is None:
+            return []
+        try:
+            data = self._connection.recv(MESSAGE_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise self._lost()
+        message = json.loads(data)
+        if message["op"] == "started":
+            self._pids[message["id"]] = message["pid"]
+            return []
+        worker = message["id"]
+        self._pids.pop(worker, None)
+        descriptor = self._pipes.pop(worker, None)
+        if descriptor is not None:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+        return [Ended(id=worker, code=message["code"])]
+
+    def _progress(self, worker: int, descriptor: int) -> list[Progressed | Ended]:
+        if worker not in self._pipes:
+            return []
+        try:
+            data = os.read(descriptor, MESSAGE_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:  # closed: the end itself is reported by the server
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+            self._pipes.pop(worker)
+            return []
+        lines = [line for line in data.decode(errors="replace").splitlines() if line]
+        try:
+            last = json.loads(lines[-1])
+            return [Progressed(id=worker, done=float(last["done"]), text=str(last["text"]))]
+        except (ValueError, KeyError, IndexError, TypeError):
+            return []  # a torn line: the next one will be whole
+
+    def _lost(self) -> WorkerLostError:
+        text = self._log.read_text(errors="replace").strip().splitlines()
+        return WorkerLostError(
+            "the worker server ended unexpectedly" + (f": {text[-1]}" if text else ""),
+            hint="run the same command again: what was finished is kept",
+        )

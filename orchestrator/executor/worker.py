@@ -1,0 +1,156 @@
+"""What a forked process does: run one stage, leave ``result.json``, report progress on a pipe.
+
+The protocol of every toolchain: ``request.json`` in, JSON lines of events out, ``result.json`` and
+files left in the directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.backends.onnxruntime.installed import cpu_target
+from orchestrator.errors import OrchestrateError
+from orchestrator.executor.observe import Recorder
+from orchestrator.plan.observed import Observer
+from orchestrator.plan.tools import versions
+from orchestrator.stages.base import Context, Scope, Stage, execute
+from orchestrator.stages.catalogue import stage as find_stage
+from orchestrator.store.index import Index
+
+REQUEST: Final = "request.json"
+RESULT: Final = "result.json"
+_PROGRESS_INTERVAL_S: Final = 0.1
+
+
+def main(directory: str, events: int) -> int:
+    """Run the request in *directory*; return the process's exit code."""
+    root = Path(directory)
+    request = json.loads((root / REQUEST).read_bytes())
+    begun = time.perf_counter()
+    try:
+        result = _run(root, request, events)
+    except SystemExit as exc:
+        result = _failure("exit", f"the code called sys.exit({exc.code!r})")
+    except OrchestrateError as exc:
+        result = _failure("stage", exc.message, where=exc.where, hint=exc.hint)
+    except MemoryError:
+        result = _failure("memory", "not enough memory")
+    except OSError as exc:
+        traceback.print_exc()
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        result = _failure("disk" if full else "bug", f"{type(exc).__name__}: {exc}")
+    except BaseException as exc:
+        traceback.print_exc()
+        result = _failure("bug", f"{type(exc).__name__}: {exc}", place=_place(exc))
+    result["seconds"] = time.perf_counter() - begun
+    result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        temporary = root / f".{RESULT}"
+        temporary.write_text(json.dumps(result))
+        temporary.replace(root / RESULT)
+    except OSError as exc:
+        print(f"cannot leave a result: {exc}", file=sys.stderr)
+        return os.EX_IOERR
+    return 0
+
+
+def _run(root: Path, request: dict[str, Any], events: int) -> dict[str, Any]:
+    stage = find_stage(request["stage"])
+    believed = request["tools"], request["machine"]
+    seen = versions(tuple(stage_tools(stage, request["params"]))), _machine(stage)
+    if seen != believed:
+        return {"kind": "mismatch", "ok": False, "message": _difference(believed, seen)}
+    base, scratch = Path(request["base"]), root / "scratch"
+    outputs = {name: root / "out" / name for name in stage.outputs}
+    for path in (*outputs.values(), scratch):
+        path.mkdir(parents=True)
+    sys.path.insert(0, str(base))
+    index = Index(root / "index")
+    recorder = Recorder(base, root, Observer(base, sys.path, index))
+    context = Context(
+        params=request["params"],
+        inputs={name: Path(path) for name, path in request["inputs"].items()},
+        outputs=outputs,
+        scratch=scratch,
+        paths={name: Path(path) for name, path in request["files"].items()},
+        observe=recorder,
+        progress=_Progress(events),
+        log=lambda text: print(text, flush=True),
+        threads=request["threads"],
+    )
+    values = execute(stage, context)
+    observed = recorder.record() if stage.user_code else None
+    index.close()
+    return {"ok": True, "values": values, "observed": observed, "tools": seen[0]}
+
+
+def stage_tools(stage: Stage, params: dict[str, Any]) -> tuple[str, ...]:
+    """Return the tools whose versions are in the key of an action of *stage*."""
+    tools = stage.tools_for(params)
+    return (*tools, "python") if stage.user_code else tools
+
+
+def _machine(stage: Stage) -> Any:
+    return cpu_target() if stage.scope is Scope.CPU else None
+
+
+class _Progress:
+    """Writes progress events, at most ten a second, and never blocks the action."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self._last = 0.0
+        os.set_blocking(events, False)
+
+    def __call__(self, done: float, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_INTERVAL_S and done < 1:
+            return
+        self._last = now
+        try:
+            os.write(self._events, (json.dumps({"done": done, "text": text}) + "\n").encode())
+        except OSError:
+            self._last = now + 1  # a full or closed pipe: nobody is looking
+
+
+def _failure(
+    kind: str, message: str, *, where: str = "", hint: str = "", place: str = ""
+) -> dict[str, Any]:
+    print(f"failed: {message}", file=sys.stderr)
+    return {
+        "ok": False,
+        "kind": kind,
+        "message": f"{message}{f' ({place})' if place else ''}",
+        "where": where,
+        "hint": hint,
+    }
+
+
+def _place(exc: BaseException) -> str:
+    """Return ``file.py:line`` of the innermost frame."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def _difference(believed: tuple[Any, Any], seen: tuple[Any, Any]) -> str:
+    names = {*believed[0], *seen[0]}
+    changed = [
+        f"{name} is {seen[0].get(name, 'missing')}, not {believed[0].get(name, 'missing')}"
+        for name in sorted(names)
+        if believed[0].get(name) != seen[0].get(name)
+    ]
+    if believed[1] != seen[1]:
+        changed.append("the processor is another one")
+    return "the worker's environment differs from what was planned: " + "; ".join(changed)

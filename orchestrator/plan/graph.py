@@ -1,0 +1,127 @@
+"""The graph: actions merged over all variants, and what each variant wants of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.config.schema import Config
+from orchestrator.store import digests
+
+Check = Literal["judge", "score", "audit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ref:
+    """An output of another action."""
+
+    action: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file or directory that the user declared: its digest is in the key, its path is not."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """A stage with parameters and inputs. Two variants that need the same action share its ``id``."""
+
+    id: str
+    stage: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Ref]
+    files: Mapping[str, File]
+    salt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A judgement that a variant must pass before anything behind it runs for this variant.
+
+    Attributes:
+        name: What is judged, as shown to people: ``onnx``, ``lowered``, ``session``, ``task``, ``audit``.
+        check: The kind of verdict.
+        action: The action whose values are judged.
+        precision: Whose tolerance applies.
+    """
+
+    name: str
+    check: Check
+    action: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One action in a variant's chain; it waits for the first ``gates`` gates of the variant.
+
+    A *diagnostic* step is not needed by the artifact itself.
+    """
+
+    role: str
+    action: str
+    gates: int
+
+
+@dataclass(kw_only=True)
+class Variant:
+    """One variant: its configuration and its chain in order."""
+
+    index: int
+    name: str
+    config: Config
+    overrides: list[str]
+    steps: list[Step] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    artifacts: dict[str, Ref] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Graph:
+    """All actions in an order in which every action comes after its inputs, and the variants."""
+
+    actions: dict[str, Action] = field(default_factory=dict)
+    variants: list[Variant] = field(default_factory=list)
+
+    def add(
+        self,
+        stage: str,
+        params: Mapping[str, Any],
+        *,
+        inputs: Mapping[str, Ref] | None = None,
+        files: Mapping[str, File] | None = None,
+        salt: str = "",
+    ) -> str:
+        """Add an action, or find the equal one that is there; return its id."""
+        inputs, files = inputs or {}, files or {}
+        identity = digests.of_json(
+            "planned action",
+            {
+                "stage": stage,
+                "params": params,
+                "inputs": {name: [ref.action, ref.output] for name, ref in inputs.items()},
+                "files": {name: file.digest for name, file in files.items()},
+                "salt": salt,
+            },
+        )
+        if identity not in self.actions:
+            self.actions[identity] = Action(
+                id=identity, stage=stage, params=params, inputs=inputs, files=files, salt=salt
+            )
+        return identity
+
+    def wanted_by(self) -> dict[str, list[Variant]]:
+        """Return the variants that want each action, in the variants' order."""
+        found: dict[str, list[Variant]] = {identity: [] for identity in self.actions}
+        for variant in self.variants:
+            for step in variant.steps:
+                if variant not in found[step.action]:
+                    found[step.action].append(variant)
+        return found

@@ -1,0 +1,105 @@
+"""What a variant's configuration points at: files with their digests, and the effective shape ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.schema import Config, Model
+from orchestrator.errors import ConfigError, nearest
+from orchestrator.locations import resolve
+from orchestrator.plan.graph import File
+from orchestrator.store.index import Index
+
+
+class Files:
+    """Finds declared files and digests them through the index."""
+
+    def __init__(self, base: Path, index: Index) -> None:
+        self.base = base
+        self._index = index
+
+    def get(self, text: str, where: str) -> File:
+        """Return the file or directory that *text* names.
+
+        Raises:
+            ConfigError: it is missing or cannot be read; *where* is the config key.
+        """
+        path = resolve(text, self.base)
+        try:
+            if path.is_dir():
+                return File(path=path, digest=self._index.directory(path))
+            return File(path=path, digest=self._index.file(path))
+        except FileNotFoundError:
+            near = nearest(path.name, _names_beside(path))
+            raise ConfigError(
+                f"no such file: {text}" + (f" (looked for {path})" if text != str(path) else ""),
+                where=where,
+                hint=near or "relative paths start in the current directory",
+            ) from None
+        except OSError as exc:
+            raise ConfigError(
+                f"{text} cannot be read: {exc.strerror}", where=where, hint="check its permissions"
+            ) from exc
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []
+
+
+def dims_of(config: Config) -> dict[str, dict[str, int]]:
+    """Return min, opt and max of each named dimension: the model's, narrowed by the profile.
+
+    Raises:
+        ConfigError: an unknown dimension, or a range outside the declared one.
+    """
+    model, profile = config.model, config.profile
+    _check_names(model)
+    for name, dim in profile.dims.items():
+        declared = model.dims.get(name)
+        if declared is None:
+            raise ConfigError(
+                f"the model '{model.name}' has no dimension '{name}'",
+                where=f"profile.dims.{name}",
+                hint=nearest(name, model.dims)
+                or f"declared dimensions: {', '.join(model.dims) or 'none'}",
+            )
+        if dim.min < declared.min or dim.max > declared.max:
+            raise ConfigError(
+                f"{dim.min}..{dim.max} is outside the model's declared range "
+                f"{declared.min}..{declared.max}",
+                where=f"profile.dims.{name}",
+                hint=f"stay within it, or widen model.dims.{name}",
+            )
+    merged = {**model.dims, **profile.dims}
+    return {name: dim.model_dump(mode="json") for name, dim in sorted(merged.items())}
+
+
+def _check_names(model: Model) -> None:
+    used = {size for entry in model.inputs.values() for size in entry.shape if isinstance(size, str)}
+    for name, entry in model.inputs.items():
+        for axis, size in enumerate(entry.shape):
+            if isinstance(size, str) and size not in model.dims:
+                raise ConfigError(
+                    f"axis {axis} is the named dimension '{size}', which is not declared",
+                    where=f"model.inputs.{name}.shape",
+                    hint=nearest(size, model.dims)
+                    or f"declare it: model.dims.{size}: {{min: 1, opt: 8, max: 32}}",
+                )
+    for name in model.dims:
+        if name not in used:
+            raise ConfigError(
+                "no input has this dimension",
+                where=f"model.dims.{name}",
+                hint=nearest(name, used) or "remove it, or name it in an input's shape",
+            )
+
+
+def checkpoint_params(model: Model) -> dict[str, Any] | None:
+    """Return what the loader needs of the checkpoint group; the path is a file, not a parameter."""
+    if model.checkpoint is None:
+        return None
+    return model.checkpoint.model_dump(mode="json", exclude={"path"})

@@ -1,0 +1,42 @@
+"""Values taken from environment variables: used by actions, never written down (DESIGN 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.store import digests
+
+_SHORTEST = 4
+
+
+class Secrets:
+    """Replaces the values of ``${oc.env:NAME}`` in whatever is stored or shown.
+
+    In a key the value still counts: it is replaced by its digest. A value shorter than four characters
+    is replaced only where it is the whole text, because it would occur everywhere.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        """Take environment variable names and their values."""
+        self._values = {name: value for name, value in values.items() if value}
+
+    def hide(self, value: Any) -> Any:
+        """Return *value* (JSON) with every secret replaced by its variable's name and digest."""
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            return self.hide_text(value)
+        if isinstance(value, Mapping):
+            return {key: self.hide(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(item) for item in value]
+        return value
+
+    def hide_text(self, text: str) -> str:
+        """Return *text* with every secret replaced."""
+        for name, value in self._values.items():
+            if text == value or (len(value) >= _SHORTEST and value in text):
+                shown = f"<env {name} sha256:{digests.of_bytes(value.encode())}>"
+                text = text.replace(value, shown)
+        return text

@@ -1,0 +1,90 @@
+"""``plan``: every action with what is known about it before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config.compose import Batch, VariantReturn
+from orchestrator.plan.graph import Graph
+from orchestrator.plan.reasons import nearest_difference
+from orchestrator.plan.resolve import Resolved, State
+from orchestrator.report.live import label_of
+from orchestrator.session import planned
+from orchestrator.store.results import Result
+from orchestrator.store.store import Store
+
+_STYLES = {State.CACHED: "cyan", State.RUNS: "green", State.WAITS: "yellow"}
+
+
+class Planner:
+    """Collects the plan of each batch; nothing runs and no directory is made."""
+
+    def __init__(self, rebuild: Collection[str]) -> None:
+        self._rebuild = rebuild
+        self.entries: list[dict[str, Any]] = []
+        self.variants: list[str] = []
+
+    def run(self, batch: Batch) -> list[VariantReturn]:
+        """Plan one batch."""
+        with planned(batch.variants, self._rebuild) as plan:
+            results: dict[str, Result] = {}
+            for action in plan.graph.actions.values():
+                resolved = plan.resolver.resolve(action, results)
+                if resolved.result is not None:
+                    results[action.id] = resolved.result
+                self.entries.append(_entry(plan.graph, action.id, resolved, plan.store))
+            self.variants += [variant.name for variant in plan.graph.variants]
+        return [VariantReturn(passed=True) for _ in batch.variants]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON."""
+        return {"schema": 1, "variants": self.variants, "actions": self.entries}
+
+
+def print_plan(console: Console, planner: Planner) -> None:
+    """Print one line an action, and how many there are of each state."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("state", "action", "why"):
+        table.add_column(heading, overflow="fold")
+    for entry in planner.entries:
+        style = _STYLES[State(entry["state"])]
+        table.add_row(f"[{style}]{entry['state']}[/]", entry["label"], entry["reason"])
+    console.print(table)
+    counts = {
+        state.value: sum(entry["state"] == state.value for entry in planner.entries)
+        for state in State
+    }
+    total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(f"\n{len(planner.variants)} variants: {total}", highlight=False)
+
+
+def _entry(graph: Graph, identity: str, resolved: Resolved, store: Store) -> dict[str, Any]:
+    action = graph.actions[identity]
+    wanted = graph.wanted_by()[identity]
+    return {
+        "label": label_of(action, wanted),
+        "stage": action.stage,
+        "state": resolved.state.value,
+        "reason": _reason(graph, resolved, store),
+        "key": resolved.key or None,
+        "variants": [variant.name for variant in wanted],
+        "depends_on": [graph.actions[name].stage for name in resolved.waits],
+    }
+
+
+def _reason(graph: Graph, resolved: Resolved, store: Store) -> str:
+    if resolved.state is State.WAITS:
+        return "needs the output of " + ", ".join(_names(graph, resolved.waits))
+    if resolved.state is State.CACHED:
+        return ""
+    generic = resolved.reason.startswith("not ")
+    return (nearest_difference(resolved.material, store) if generic else "") or resolved.reason
+
+
+def _names(graph: Graph, identities: Sequence[str]) -> list[str]:
+    wanted: Mapping[str, Any] = graph.wanted_by()
+    return [label_of(graph.actions[name], wanted[name]).split(" · ")[0] for name in identities]

@@ -1,0 +1,65 @@
+"""One variant in one row: sizes, errors, accuracy, latency, precisions, status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The numbers of one variant; None where there is none.
+
+    Attributes:
+        artifact_bytes: Size of the runnable artifact.
+        max_error: Largest absolute error over the spread of the reference, over all outputs.
+        snr_db: Least signal-to-noise ratio over all outputs, in dB; None when exact or unknown.
+        metric, metric_reference: Task metric of the artifact and of the PyTorch model.
+        p50_ms: Median latency in milliseconds.
+        measured: Unix time of the measurement.
+        storage, compute: Precisions as stored and as really executed.
+    """
+
+    name: str
+    passed: bool
+    artifact_bytes: int | None = None
+    max_error: float | None = None
+    snr_db: float | None = None
+    metric_name: str | None = None
+    metric: float | None = None
+    metric_reference: float | None = None
+    p50_ms: float | None = None
+    throughput: float | None = None
+    measured: float | None = None
+    storage: str | None = None
+    compute: str | None = None
+    verdict: str | None = None
+
+
+def summarize(
+    name: str, *, passed: bool, values: Mapping[str, Mapping[str, Any]], size: int | None, metric: str | None
+) -> Summary:
+    """Return the summary of a variant from the values of its steps, by role."""
+    judged = values.get("judge session") or values.get("judge lowered") or values.get("judge onnx")
+    outputs = list((judged or {}).get("outputs", {}).values())
+    errors = [entry["max_error"] for entry in outputs if entry.get("max_error") is not None]
+    ratios = [entry["snr_db"] for entry in outputs if entry.get("snr_db") is not None]
+    score, audit = values.get("score", {}), values.get("audit", {})
+    benchmark = values.get("benchmark", {})
+    return Summary(
+        name=name,
+        passed=passed,
+        artifact_bytes=size,
+        max_error=max(errors, default=None),
+        snr_db=min(ratios, default=None),
+        metric_name=metric if score else None,
+        metric=score.get("artifact"),
+        metric_reference=score.get("reference"),
+        p50_ms=benchmark.get("p50_ms"),
+        throughput=benchmark.get("throughput"),
+        measured=benchmark.get("measured_at"),
+        storage=audit.get("storage_precision"),
+        compute=audit.get("compute_precision"),
+        verdict=audit.get("verdict"),
+    )

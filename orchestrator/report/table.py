@@ -1,0 +1,96 @@
+"""The table at the end of a run, on the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.report.summary import Summary
+
+HEADINGS = ("variant", "size", "max error", "SNR", "metric", "p50", "storage", "compute", "status")
+_KIB = 1024
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
+    """Return the cells of each variant, in the order of ``HEADINGS``."""
+    return [
+        (
+            summary.name,
+            size_text(summary.artifact_bytes),
+            _number(summary.max_error, "{:.2g}"),
+            _number(summary.snr_db, "{:.0f} dB"),
+            _metric(summary),
+            _latency(summary),
+            summary.storage or "–",
+            summary.compute or "–",
+            "passed" if summary.passed else "FAILED",
+        )
+        for summary in summaries
+    ]
+
+
+def print_table(console: Console, summaries: Sequence[Summary]) -> None:
+    """Print the table; a narrow terminal wraps the variant's name, never the numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in HEADINGS:
+        right = heading in ("size", "max error", "SNR", "metric", "p50")
+        table.add_column(
+            heading, justify="right" if right else "left", no_wrap=heading != "variant",
+            overflow="fold",
+        )
+    for cells in rows(summaries):
+        *values, status = cells
+        style = "green" if status == "passed" else "bold red"
+        table.add_row(*values, f"[{style}]{status}[/]")
+    console.print(table)
+
+
+def markdown(summaries: Sequence[Summary]) -> str:
+    """Return the table as Markdown."""
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(summaries)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def size_text(count: int | None) -> str:
+    """Return a size in bytes for people: ``113.2 KiB``."""
+    if count is None:
+        return "–"
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):  # noqa: B007  # the last unit reached is used below
+        if size < _KIB or unit == "GiB":
+            break
+        size /= _KIB
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def age_text(then: float) -> str:
+    """Return how long ago a Unix time was: ``3 h ago``."""
+    seconds = max(0.0, time.time() - then)
+    if seconds < _MINUTE_S:
+        return "just now"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min ago"
+    return f"{seconds / _HOUR_S:.0f} h ago" if seconds < _DAY_S else f"{seconds / _DAY_S:.0f} d ago"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _metric(summary: Summary) -> str:
+    if summary.metric is None:
+        return "–"
+    return f"{summary.metric:.2%} {summary.metric_name}"
+
+
+def _latency(summary: Summary) -> str:
+    if summary.p50_ms is None:
+        return "–"
+    text = f"{summary.p50_ms:.3f} ms"
+    if summary.measured is not None and time.time() - summary.measured > _MINUTE_S:
+        text += f" ({age_text(summary.measured)})"
+    return text

@@ -1,0 +1,93 @@
+"""Stage ``quantize``: an fp32 ONNX file becomes an int8 one with Q/DQ pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage, StageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHOWN = 64
+"""Thresholds that are reported at most."""
+
+
+def run(ctx: Context) -> Json:
+    """Quantize ``onnx`` on the calibration batches ``samples``.
+
+    See :mod:`orchestrator.numerics.quantization` for what is inserted where.
+
+    Returns:
+        ``quantized`` and ``left``: nodes by operator type; ``weights``: weights behind a pair;
+        ``activations``: quantized activations; ``thresholds``: for the first 64 of them, the
+        magnitude that becomes 127; ``items``: calibration items used.
+
+    Raises:
+        StageError: see :func:`orchestrator.numerics.quantization.quantize`; ``keep_io`` is false.
+    """
+    from orchestrator import onnx_files
+    from orchestrator.numerics.batches import read_batch, read_index
+    from orchestrator.numerics.calibration import Calibration
+    from orchestrator.numerics.quantization import Selection, quantize
+
+    precision, calibration = ctx.params["precision"], ctx.params["calibration"]
+    if not precision["keep_io"]:
+        raise StageError(
+            "int8 keeps the declared types of inputs and outputs: an int8 array means nothing "
+            "without its scale",
+            where="precision.keep_io",
+            hint="remove precision.keep_io, or use precision=fp16",
+        )
+    root = ctx.inputs["samples"]
+    used, items = [], 0
+    for batch in read_index(root):
+        if items >= calibration["count"]:
+            break
+        used.append(batch)
+        items += batch.items
+
+    def batches() -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        for number, batch in enumerate(used):
+            ctx.progress(0.1 + 0.8 * number / len(used), f"calibrating, batch {number + 1}")
+            yield read_batch(root, batch)
+
+    model = onnx_files.load(ctx.inputs["onnx"])
+    what = Selection(
+        op_types=precision["op_types"],
+        keep_op_types=precision["keep_op_types"],
+        keep_nodes=precision["keep_nodes"],
+        per_channel=precision["per_channel"],
+    )
+    how = Calibration(
+        method=calibration["method"],
+        percentile=calibration["percentile"],
+        bins=calibration["bins"],
+        scratch=ctx.scratch,
+        threads=ctx.threads,
+    )
+    quantized, report = quantize(model, batches, what, how)
+    ctx.progress(0.95, "checking")
+    onnx_files.check(onnx_files.save(quantized, ctx.outputs["onnx"]))
+    ctx.log(f"calibrated on {items} items with {calibration['method']}")
+    return {
+        "quantized": report.quantized,
+        "left": report.left,
+        "weights": report.weights,
+        "activations": len(report.thresholds),
+        "thresholds": dict(list(report.thresholds.items())[:SHOWN]),
+        "items": items,
+    }
+
+
+STAGE = Stage(
+    name="quantize",
+    version=1,
+    repeats=Repeats.BYTES,
+    inputs=("onnx", "samples"),
+    outputs=("onnx",),
+    tools=("onnx", "onnxruntime", "numpy", "protobuf"),
+    scope=Scope.CPU,
+    run=run,
+)

@@ -1,0 +1,151 @@
+"""The local index: remembered digests of files, rebuildable from the files at any time.
+
+A ``diskcache.Cache`` with eviction off. diskcache unpickles values and keys whose row says so
+(CVE-2025-69872), so :class:`StrictDisk` refuses that mode before the base class sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+import diskcache
+
+from orchestrator.store import digests
+
+_PICKLE_MODE: Final = 4  # diskcache.core.MODE_PICKLE
+_FINE_GUARD_NS: Final = 50_000_000
+_COARSE_GUARD_NS: Final = 2_000_000_000
+
+
+class StrictDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
+    """A diskcache ``Disk`` that stores text, bytes and numbers, and neither pickles nor unpickles."""
+
+    def put(self, key: Any) -> Any:
+        """Store a key; only text."""
+        if type(key) is not str:
+            raise TypeError(f"index keys are text, got {type(key).__name__}")
+        return super().put(key)
+
+    def get(self, key: Any, raw: Any) -> Any:
+        """Return a stored key; a pickled one is refused."""
+        if not raw:
+            raise ValueError("pickled key in the index: refused")
+        return super().get(key, raw)
+
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> Any:
+        """Store a value; only text, bytes, integers and floats."""
+        if type(value) not in (str, bytes, int, float):
+            raise TypeError(f"index values are text, bytes or numbers, got {type(value).__name__}")
+        return super().store(value, read, key=key)
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """Return a stored value; a pickled one is refused."""
+        if mode == _PICKLE_MODE:
+            raise ValueError("pickled value in the index: refused")
+        return super().fetch(mode, filename, value, read)
+
+
+class Index:
+    """Digests of files, remembered by (path, size, mtime, ctime, inode).
+
+    A digest is trusted only when the file was last changed clearly before it was read: a change
+    within the clock's granularity would leave the same time stamps (the racy-timestamp problem of
+    git and ccache).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._cache: Any = None
+        self._seen: dict[str, tuple[str, str]] = {}
+
+    def file(self, path: Path) -> str:
+        """Return the SHA-256 of *path*'s bytes.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._digest("sha256", path, digests.of_file)
+
+    def source(self, path: Path) -> str:
+        """Return the digest of a Python file's syntax tree (see :func:`digests.of_source`)."""
+        return self._digest("ast", path, digests.of_source)
+
+    def directory(self, root: Path) -> str:
+        """Return the digest of a directory: relative paths and contents of all files below it."""
+        listing = {
+            str(path.relative_to(root)): self.file(path)
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+        return digests.of_json("directory", listing)
+
+    def get(self, key: str) -> str | None:
+        """Return remembered text, or None."""
+        try:
+            found = self._open().get(key)
+        except (sqlite3.Error, ValueError, OSError, diskcache.Timeout):
+            return None
+        return found if isinstance(found, str) else None
+
+    def set(self, key: str, value: str) -> None:
+        """Remember text; an index that cannot be written costs time, never a result."""
+        try:
+            self._open().set(key, value)
+        except (sqlite3.Error, OSError, diskcache.Timeout):
+            return
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _digest(self, kind: str, path: Path, compute: Callable[[Path], str]) -> str:
+        key = f"{kind}:{path}"
+        stat = path.stat()
+        identity = f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{stat.st_dev}"
+        remembered = self._seen.get(key) or _split(self.get(key))
+        if remembered is not None and remembered[0] == identity:
+            self._seen[key] = remembered
+            return remembered[1]
+        now = time.time_ns()
+        digest = compute(path)
+        changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        coarse = stat.st_mtime_ns % 1_000_000_000 == 0
+        if now - changed > (_COARSE_GUARD_NS if coarse else _FINE_GUARD_NS):
+            self._seen[key] = (identity, digest)
+            self.set(key, f"{identity} {digest}")
+        return digest
+
+    def _open(self) -> Any:
+        if self._cache is None:
+            try:
+                self._cache = self._connect()
+            except (sqlite3.DatabaseError, ValueError):
+                # A damaged index holds nothing that the files do not: begin a new one.
+                shutil.rmtree(self._directory, ignore_errors=True)
+                self._cache = self._connect()
+        return self._cache
+
+    def _connect(self) -> Any:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return diskcache.Cache(
+            os.fspath(self._directory),
+            disk=StrictDisk,
+            eviction_policy="none",
+            size_limit=2**62,
+            cull_limit=0,
+            timeout=10,
+        )
+
+
+def _split(text: str | None) -> tuple[str, str] | None:
+    if text is None or text.count(" ") != 1:
+        return None
+    return cast("tuple[str, str]", tuple(text.split(" ")))
