@@ -1,33 +1,38 @@
 """ONNX trees on disk: the only place that reads and writes ``model.onnx`` and its weights.
 
-A tree holds ``model.onnx``. When all initializers together exceed :data:`INLINE_LIMIT_BYTES`, the
-initializers of the main graph of at least :data:`TENSOR_MIN_BYTES` live in
-``weights/weights.bin``. That
-file depends on the *set of contents* alone (ordered by SHA-256, identical tensors once), so stages
-that rename, reorder or rewire leave it byte for byte as it was and the store shares it.
+A tree holds ``model.onnx``. When all initializers together exceed :data:`INLINE_LIMIT_BYTES`, those
+of the main graph of at least :data:`TENSOR_MIN_BYTES` live in ``weights/weights.bin``. That file
+depends on the *set of contents* alone (ordered by SHA-256, identical tensors once), so stages that
+rename, reorder or rewire leave it byte for byte as it was and the store shares it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import StageError
+from orchestrator.onnx_weights import (
+    ALIGNMENT_BYTES,
+    TENSOR_MIN_BYTES,
+    WEIGHTS,
+    Reader,
+    dtype_name,
+    embed,
+    external_entry,
+    is_large,
+    nbytes,
+    raw_bytes,
+    write_weights,
+)
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 MODEL = "model.onnx"
-WEIGHTS = "weights/weights.bin"
 INLINE_LIMIT_BYTES = 16 * 2**20
-TENSOR_MIN_BYTES = 2**10
-ALIGNMENT_BYTES = 2**12  # ONNX's ExternalData.md asks for pages, so that runtimes can map the file.
-
-_DTYPE_NAMES = {"float": "float32", "double": "float64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +121,10 @@ def load_file(path: Path, *, weights: bool = True) -> ModelProto:
         # onnx's own loader refuses a linked directory that leads out of the model's folder, which
         # is
         # what `weights` is in the store (onnx 1.23); external_files has checked the locations.
-        with _Reader(path.parent) as read:
+        with Reader(path.parent) as read:
             for tensor in tensors(model):
                 if tensor.data_location == tensor.EXTERNAL:
-                    _embed(tensor, read(tensor))
+                    embed(tensor, read(tensor))
     return model
 
 
@@ -136,7 +141,7 @@ def external_files(model: ModelProto, folder: Path) -> dict[str, int]:
     for tensor in tensors(model):
         if tensor.data_location != tensor.EXTERNAL:
             continue
-        entry = _external(tensor)
+        entry = external_entry(tensor)
         location = PurePosixPath(entry["location"].replace("\\", "/"))
         if location.is_absolute() or ".." in location.parts or ":" in entry["location"]:
             raise StageError(
@@ -179,16 +184,16 @@ def save(model: ModelProto, out_dir: Path, *, source: Path | None = None) -> Pat
         StageError: when the model without its large weights exceeds protobuf's 2 GiB.
     """
     outside = sum(nbytes(tensor) for tensor in initializers(model.graph)) > INLINE_LIMIT_BYTES
-    with _Reader(source) as reader:
+    with Reader(source) as reader:
         if outside:
-            large = [t for t in model.graph.initializer if _is_large(t)]
-            _write_weights(large, out_dir / WEIGHTS, reader)
+            large = [t for t in model.graph.initializer if is_large(t)]
+            write_weights(large, out_dir / WEIGHTS, reader)
             written = {id(tensor) for tensor in large}
         else:
             written = set()
         for tensor in tensors(model):
             if id(tensor) not in written and tensor.data_location == tensor.EXTERNAL:
-                _embed(tensor, reader(tensor))
+                embed(tensor, reader(tensor))
     try:
         data = model.SerializeToString(deterministic=True)
     except Exception as exc:
@@ -243,33 +248,6 @@ def facts(model: ModelProto) -> GraphFacts:
 def graph_facts(tree: Path) -> GraphFacts:
     """Return the facts of the model in *tree* without reading its weights file."""
     return facts(load(tree, weights=False))
-
-
-def dtype_name(elem_type: int) -> str:
-    """Return NumPy's name of the ONNX element type *elem_type*, empty when it is undefined."""
-    from onnx import TensorProto
-
-    if elem_type == TensorProto.UNDEFINED:
-        return ""
-    name: str = TensorProto.DataType.Name(elem_type).lower()
-    return _DTYPE_NAMES.get(name, name)
-
-
-def nbytes(tensor: TensorProto) -> int:
-    """Return the bytes of the data of *tensor* from its type and sizes (strings: their lengths)."""
-    import math
-
-    import onnx
-
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return sum(len(text) for text in tensor.string_data)
-    bits = _BITS.get(dtype_name(tensor.data_type))
-    if bits is None:
-        bits = 8 * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return -(-int(math.prod(tensor.dims)) * bits // 8)
-
-
-_BITS: Mapping[str, int] = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -338,90 +316,26 @@ def _port(value: ValueInfoProto) -> Port:
     return Port(name=value.name, dtype=dtype_name(tensor.elem_type), dims=dims)
 
 
-def _external(tensor: TensorProto) -> dict[str, str]:
-    entry = {item.key: item.value for item in tensor.external_data}
-    entry.setdefault("location", "")
-    if "length" not in entry:
-        entry["length"] = str(nbytes(tensor))
-    return entry
-
-
-def _embed(tensor: TensorProto, data: bytes) -> None:
-    tensor.ClearField("external_data")
-    tensor.ClearField("data_location")
-    tensor.raw_data = data
-
-
-def _is_large(tensor: TensorProto) -> bool:
-    return tensor.data_type != tensor.STRING and nbytes(tensor) >= TENSOR_MIN_BYTES
-
-
-class _Reader:
-    """Gives the raw bytes of a tensor, from the message or mapped from the external file."""
-
-    def __init__(self, source: Path | None) -> None:
-        self._source = source
-        self._maps: dict[str, mmap.mmap] = {}
-
-    def __enter__(self) -> Callable[[TensorProto], bytes]:
-        return self._read
-
-    def __exit__(self, *_: object) -> None:
-        for mapped in self._maps.values():
-            mapped.close()
-
-    def _read(self, tensor: TensorProto) -> bytes:
-        if tensor.data_location != tensor.EXTERNAL:
-            return raw_bytes(tensor)
-        assert self._source is not None, "a model loaded without weights is saved with source="
-        entry = _external(tensor)
-        if int(entry["length"]) == 0:
-            return b""
-        if entry["location"] not in self._maps:
-            with (self._source / entry["location"]).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps[entry["location"]] = mapped
-        start = int(entry.get("offset", "0"))
-        return self._maps[entry["location"]][start : start + int(entry["length"])]
-
-
-def raw_bytes(tensor: TensorProto) -> bytes:
-    """Return the little-endian bytes of *tensor*, whichever field of the message holds them.
-
-    The tensor's data are moved to ``raw_data`` when they stood in a typed field.
-    """
-    from onnx import numpy_helper
-
-    if not tensor.HasField("raw_data"):
-        dense: Any = numpy_helper.from_array(numpy_helper.to_array(tensor))
-        for name in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(name)
-        tensor.raw_data = dense.raw_data
-    return tensor.raw_data
-
-
-def _write_weights(
-    large: list[TensorProto], path: Path, read: Callable[[TensorProto], bytes]
-) -> None:
-    by_digest: dict[str, list[TensorProto]] = {}
-    for tensor in large:
-        by_digest.setdefault(hashlib.sha256(read(tensor)).hexdigest(), []).append(tensor)
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:
-        for digest in sorted(by_digest):
-            alike = by_digest[digest]
-            data = read(alike[0])
-            offset = -(-file.tell() // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-            file.write(bytes(offset - file.tell()))
-            file.write(data)
-            for tensor in alike:
-                _refer(tensor, offset=offset, length=len(data))
-
-
-def _refer(tensor: TensorProto, *, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    tensor.ClearField("external_data")
-    tensor.data_location = tensor.EXTERNAL
-    for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
+__all__ = [
+    "ALIGNMENT_BYTES",
+    "INLINE_LIMIT_BYTES",
+    "MODEL",
+    "TENSOR_MIN_BYTES",
+    "WEIGHTS",
+    "GraphFacts",
+    "Port",
+    "check",
+    "dtype_name",
+    "external_files",
+    "facts",
+    "graph_facts",
+    "initializers",
+    "load",
+    "load_file",
+    "model_path",
+    "nbytes",
+    "raw_bytes",
+    "save",
+    "subgraphs",
+    "tensors",
+]

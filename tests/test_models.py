@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from orchestrator import models
+from orchestrator import calls, models
 from orchestrator.errors import StageError
 from orchestrator.stages.base import Context
 from tests.modules import nets
@@ -162,34 +162,34 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize("kind", ["list", "nested", "dataclass"])
 def test_structured_outputs_are_flattened_in_order(kind: str) -> None:
     x = torch.ones(2, 4)
-    found = models.call(nets.Structured(kind), {"x": x}, ["first", "second"])
+    found = calls.call(nets.Structured(kind), {"x": x}, ["first", "second"])
     assert torch.equal(found[0], x)
     assert torch.equal(found[1], x + 1)
 
 
 def test_named_outputs_are_read_by_name() -> None:
-    found = models.call(nets.Structured("dataclass"), {"x": torch.ones(2, 4)}, ["b"])
+    found = calls.call(nets.Structured("dataclass"), {"x": torch.ones(2, 4)}, ["b"])
     assert torch.equal(found[0], torch.full((2, 4), 2.0))
 
 
 def test_an_output_that_is_no_tensor_is_named() -> None:
     with pytest.raises(StageError, match="output 1 of the model is int"):
-        models.call(nets.Structured("number"), {"x": torch.ones(1)}, ["a", "b"])
+        calls.call(nets.Structured("number"), {"x": torch.ones(1)}, ["a", "b"])
 
 
 def test_inputs_go_by_keyword_when_forward_has_their_names() -> None:
     ids, mask = torch.ones(1, 2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64)
     module = nets.Encoder().eval()
-    assert models.by_keyword(module, ["mask", "ids"])
-    assert not models.by_keyword(module, ["a", "b"])
-    named = models.call(module, {"mask": mask, "ids": ids}, ["state", "pooled"])
-    placed = models.call(module, {"a": ids, "b": mask}, ["state", "pooled"])
+    assert calls.by_keyword(module, ["mask", "ids"])
+    assert not calls.by_keyword(module, ["a", "b"])
+    named = calls.call(module, {"mask": mask, "ids": ids}, ["state", "pooled"])
+    placed = calls.call(module, {"a": ids, "b": mask}, ["state", "pooled"])
     assert all(torch.equal(a, b) for a, b in zip(named, placed, strict=True))
 
 
 def test_a_wrong_input_name_lists_the_parameters_of_forward() -> None:
     with pytest.raises(StageError, match=r"forward\(ids, mask\)") as caught:
-        models.call(
+        calls.call(
             nets.Encoder(),
             {"ids": torch.ones(1), "makes": torch.ones(1), "z": torch.ones(1)},
             ["a"],

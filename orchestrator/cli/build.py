@@ -66,16 +66,15 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from orchestrator.api import run
+    from orchestrator.report.console import console
     from orchestrator.session import Options, Session
     from orchestrator.stages.catalogue import stage
 
     rebuild = [name for text in options.rebuild for name in text.split(",")]
     for name in rebuild:
         stage(name)
-    progress = Console(stderr=options.json)
+    progress = console(stderr=options.json)
     session = Session(
         progress, Options(rebuild=rebuild, quiet=options.quiet, verbose=options.verbose)
     )

@@ -9,6 +9,8 @@ import argparse
 import importlib
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (| head): end quietly, as other tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as exc:
+        print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
+        return 70
     return code
 
 
@@ -122,6 +127,18 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
             hint=nearest(words[0], VERBS) or f"verbs: {', '.join(VERBS)}",
         )
     return "build", words
+
+
+def _report_bug(exc: Exception) -> str:
+    """Write the traceback to a file; return what to print."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="orchestrate-", suffix=".txt", delete=False
+    ) as file:
+        traceback.print_exception(exc, file=file)
+    return (
+        f"{type(exc).__name__}: {exc}\n  → this is a fault of orchestrate; please report it with "
+        f"{file.name}"
+    )
 
 
 def _help() -> None:

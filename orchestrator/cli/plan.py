@@ -20,9 +20,8 @@ def main(words: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from rich.console import Console
-
     from orchestrator.config.compose import BatchTask, Composer
+    from orchestrator.report.console import console
     from orchestrator.report.plan import Planner, print_plan
     from orchestrator.stages.catalogue import stage
 
@@ -38,5 +37,5 @@ def main(words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(planner.as_json(), indent=1))
     else:
-        print_plan(Console(), planner)
+        print_plan(console(), planner)
     return 0

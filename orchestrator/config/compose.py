@@ -20,11 +20,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.hydra_errors import translate
+from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate
 from orchestrator.config.validate import PRIMARY
-from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 
 
@@ -63,6 +64,15 @@ class VariantReturn:
     directory: Path | None = None
 
 
+def foreign_launcher() -> ConfigError:
+    """Return the error for another launcher than ours."""
+    return ConfigError(
+        "another launcher than ours runs variants one by one, without a shared graph",
+        where="hydra/launcher",
+        hint="leave out the override hydra/launcher; workers are set by executor.workers",
+    )
+
+
 @dataclass(kw_only=True)
 class BatchTask:
     """The task function that Hydra carries to our launcher; it takes whole batches.
@@ -77,11 +87,7 @@ class BatchTask:
 
     def __call__(self, config: DictConfig) -> Any:
         """Refuse to run one job at a time."""
-        raise ConfigError(
-            "another launcher than ours runs variants one by one, without a shared graph",
-            where="hydra/launcher",
-            hint="leave out the override hydra/launcher; workers are set by executor.workers",
-        )
+        raise foreign_launcher()
 
     def launch(self, batch: Batch) -> list[VariantReturn]:
         """Run one batch; a sweeper may send several."""
@@ -102,6 +108,7 @@ class Composer:
         if plugins not in sys.path:
             sys.path.append(plugins)  # the hydra_plugins namespace: launcher and sweeper
         GlobalHydra.instance().clear()
+        setbase("1.3")
         self._hydra = Hydra.create_main_hydra2("orchestrate", self._search_path())
         return self
 
@@ -117,18 +124,19 @@ class Composer:
             ConfigError: the configuration does not compose.
             OrchestrateError: whatever *task* raises.
         """
+        nameless = [text for text in overrides if text.lstrip("+~").startswith("=")]
+        if nameless:
+            raise ConfigError("an override is key=value", where=f"override '{nameless[0]}'")
         try:
             single = self._compose(overrides, RunMode.RUN, multirun=multirun)
-        except Exception as exc:
+        except COMPOSITION_ERRORS as exc:
             raise translate(exc, overrides) from exc
         try:
             if single is None:
                 self._hydra.multirun(self._name, task, list(overrides), with_log_configuration=False)  # type: ignore[arg-type]  # a TaskFunction only in form
             else:
                 self._single(single, task)
-        except OrchestrateError:
-            raise
-        except Exception as exc:
+        except COMPOSITION_ERRORS as exc:
             raise translate(exc, overrides) from exc
         return task.returns
 
@@ -140,7 +148,7 @@ class Composer:
         """
         try:
             found = self._compose((), RunMode.RUN, multirun=False)
-        except Exception as exc:
+        except COMPOSITION_ERRORS as exc:
             raise translate(exc, ()) from exc
         if found is None:
             raise ConfigError("the primary configuration is a sweep", where=self._name)
@@ -150,14 +158,14 @@ class Composer:
         """Print the composed configuration (``--cfg job|hydra|all``)."""
         try:
             self._hydra.show_cfg(self._name, list(overrides), kind, package, resolve)
-        except Exception as exc:
+        except COMPOSITION_ERRORS as exc:
             raise translate(exc, overrides) from exc
 
     def info(self, topic: str, overrides: Sequence[str]) -> None:
         """Print Hydra's information (``--info all|config|defaults|...``)."""
         try:
             self._hydra.show_info(topic, config_name=self._name, overrides=list(overrides))
-        except Exception as exc:
+        except COMPOSITION_ERRORS as exc:
             raise translate(exc, overrides) from exc
 
     def completion(self, overrides: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.config.validate import field_names
+from orchestrator.config.validate import field_names, is_mapping
 from orchestrator.errors import ConfigError, OrchestrateError, nearest
 
 _NOT_IN_STRUCT: Final = re.compile(r"Key '([^']+)' is not in struct")
@@ -17,10 +17,11 @@ _OVERRIDE: Final = re.compile(r"Could not (?:override|append to|delete from conf
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
+COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException)
+
+
 def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
-    """Return *exc*, raised while composing, as an error in the user's terms."""
-    if isinstance(exc, OrchestrateError):
-        return exc
+    """Return *exc*, one of ``COMPOSITION_ERRORS``, as an error in the user's terms."""
     if isinstance(exc, MissingConfigException):
         return _missing(exc)
     text = str(exc)
@@ -38,9 +39,7 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
         return _unknown(key, exc)
     first = next((line for line in text.splitlines() if line.strip()), type(exc).__name__)
     where = getattr(exc, "full_key", "") or ""
-    if isinstance(exc, HydraException | OmegaConfBaseException):
-        return ConfigError(first, where=where)
-    return ConfigError(f"{type(exc).__name__}: {first}", where=where)
+    return ConfigError(first, where=where)
 
 
 def _missing(exc: MissingConfigException) -> ConfigError:
@@ -60,6 +59,10 @@ def _missing(exc: MissingConfigException) -> ConfigError:
 
 def _unknown(key: str, exc: Exception) -> ConfigError:
     group, _, name = key.rpartition(".")
+    if is_mapping(group):
+        return ConfigError(
+            f"there is no entry '{name}' to change", where=key, hint=f"to add one write +{key}=..."
+        )
     known = field_names(group)
     near = nearest(name, known)
     return ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -147,6 +147,17 @@ def _fields(group: Any, parts: list[str]) -> set[str]:
                 found |= _fields(group, parts[1:])
                 break
     return found
+
+
+def is_mapping(key: str) -> bool:
+    """Whether the schema has a free mapping (of names a user chooses) at the dotted *key*."""
+    annotation: Any = Config
+    for part in key.split("."):
+        fields = [model.model_fields for model in _models(annotation) if part in model.model_fields]
+        if not fields:
+            return False
+        annotation = fields[0][part].annotation
+    return get_origin(annotation) is dict
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import onnx_files
+from orchestrator.calls import blame, first_lines
 from orchestrator.errors import StageError
 from orchestrator.exporters.quiet import captured
 from orchestrator.exporters.request import Exported, ExportRequest
 from orchestrator.exporters.sources import innermost
-from orchestrator.models import blame, first_lines
 
 if TYPE_CHECKING:
     import torch

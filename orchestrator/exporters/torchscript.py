@@ -1,7 +1,6 @@
-"""The torchscript exporter: traces the module on the example inputs
-(``torch.onnx.export(dynamo=False)``).
+"""The torchscript exporter: traces the module (``torch.onnx.export(dynamo=False)``).
 
-Tracing records one path; what the trace froze is found by ``contract.check_frozen`` and by judging.
+Tracing records one path. What it froze is found by ``contract.check_outputs`` and by judging.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from orchestrator.calls import blame, first_lines
 from orchestrator.errors import StageError
 from orchestrator.exporters.quiet import captured
 from orchestrator.exporters.request import Exported, ExportRequest
 from orchestrator.exporters.sources import shorten
-from orchestrator.models import blame, first_lines
 
 if TYPE_CHECKING:
     import torch

@@ -35,7 +35,7 @@ from orchestrator.numerics.fp16_constants import (
     refuse,
     to_half,
 )
-from orchestrator.numerics.fp16_masks import mask_constants
+from orchestrator.numerics.masks import masking_values
 from orchestrator.numerics.fp16_plan import FLOAT, HALF, GraphPlan, NodePlan, Planner, Value
 from orchestrator.numerics.schemas import annotate, check_type_agreement
 from orchestrator.numerics.selection import check_selection, node_label
@@ -94,7 +94,7 @@ def lower_to_fp16(
     planner = Planner(lowered, frozenset(keep_op_types), frozenset(keep_nodes))
     boundary = FLOAT if keep_io else HALF
     plan = planner.graph(lowered.graph, {}, boundary, boundary, kept=False)
-    writer = _Writer(lowered, mask_constants(lowered.graph))
+    writer = _Writer(lowered, masking_values(lowered.graph))
     writer.write(plan, top=True)
     refuse(writer.overflows)
     _check(lowered)

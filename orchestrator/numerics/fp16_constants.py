@@ -7,7 +7,7 @@ keep that meaning as ±65504:
 * the limits of fp32 themselves (±3.4028235e38, ``torch.finfo(torch.float32).min``): the same model
   in half precision says ``torch.finfo(torch.float16).min``;
 * masks, such as -1e9: negative constants that only ever reach a Softmax (found by
-  :mod:`orchestrator.numerics.fp16_masks`).
+  :mod:`orchestrator.numerics.masks`).
 
 They become ±65504 and not ±inf because a row masked everywhere must stay finite
 (softmax of only -inf is NaN) and because ``0 * -inf`` is NaN in ``(1 - mask) * -3.4e38``.

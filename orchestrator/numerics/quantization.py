@@ -32,6 +32,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import StageError, nearest
 from orchestrator.numerics.calibration import Calibration, activation_thresholds
+from orchestrator.numerics.masks import masking_values
 from orchestrator.numerics.schemas import annotate, element_types, opset_versions
 from orchestrator.numerics.selection import all_nodes, check_selection, node_label
 from orchestrator.numerics.tensorrt_qdq import channel_axis, check_tensorrt_qdq
@@ -94,7 +95,8 @@ def quantize(
 
     Operators with weights (:data:`WEIGHTED`) are quantized at their inputs 0 and 1. Any other
     type of ``what.op_types`` is quantized at all its float32 inputs when none of them is constant:
-    a residual Add, not the addition of a bias. Bodies of If, Loop and Scan stay fp32.
+    a residual Add, not the addition of a bias, nor of a mask to attention scores (minus infinity
+    has no int8, and calibration data need not hold it). Bodies of If, Loop and Scan stay fp32.
 
     Args:
         model: An fp32 model with its weights loaded.
@@ -116,10 +118,11 @@ def quantize(
     graph = result.graph
     constants = _lift_constants(graph)
     types = element_types(graph)
+    masked = masking_values(graph)
     chosen: dict[int, tuple[int, ...]] = {}
     for index, node in enumerate(graph.node):
         slots = _slots(node, constants, types) if what.wants(node) else ()
-        if slots:
+        if slots and (node.op_type in WEIGHTED or node.output[0] not in masked):
             chosen[index] = slots
     if not chosen:
         raise _nothing(graph, what)

@@ -59,7 +59,8 @@ def print_plan(console: Console, planner: Planner) -> None:
         for state in State
     }
     total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"\n{len(planner.variants)} variants: {total}", highlight=False)
+    number = len(planner.variants)
+    console.print(f"\n{number} variant{'s' * (number != 1)}: {total}", highlight=False)
 
 
 def _entry(graph: Graph, identity: str, resolved: Resolved, store: Store) -> dict[str, Any]:

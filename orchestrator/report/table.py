@@ -10,13 +10,21 @@ from rich.table import Table
 
 from orchestrator.report.summary import Summary
 
-HEADINGS = ("variant", "size", "max error", "SNR", "metric", "p50", "storage", "compute", "status")
+_LEFT = ("variant", "storage", "compute", "status")
 _KIB = 1024
+_NAME_WIDTH = 9
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
+def headings(summaries: Sequence[Summary]) -> tuple[str, ...]:
+    """Return the column headings; a task metric that all variants share heads its column."""
+    names = {summary.metric_name for summary in summaries if summary.metric_name}
+    metric = names.pop().rpartition(":")[2] if len(names) == 1 else "metric"
+    return ("variant", "size", "error", "SNR", metric, "p50", "storage", "compute", "status")
+
+
 def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """Return the cells of each variant, in the order of ``HEADINGS``."""
+    """Return the cells of each variant, in the order of :func:`headings`."""
     return [
         (
             summary.name,
@@ -36,11 +44,14 @@ def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
 def print_table(console: Console, summaries: Sequence[Summary]) -> None:
     """Print the table; a narrow terminal wraps the variant's name, never the numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in HEADINGS:
-        right = heading in ("size", "max error", "SNR", "metric", "p50")
+    for heading in headings(summaries):
+        first = heading == "variant"
         table.add_column(
-            heading, justify="right" if right else "left", no_wrap=heading != "variant",
-            overflow="fold",
+            heading,
+            justify="left" if heading in _LEFT else "right",
+            no_wrap=not first,
+            overflow="fold" if first else "ellipsis",
+            min_width=_NAME_WIDTH if first else None,
         )
     for cells in rows(summaries):
         *values, status = cells
@@ -51,7 +62,8 @@ def print_table(console: Console, summaries: Sequence[Summary]) -> None:
 
 def markdown(summaries: Sequence[Summary]) -> str:
     """Return the table as Markdown."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(summaries)]
+    titles = headings(summaries)
+    lines = [titles, tuple("---" for _ in titles), *rows(summaries)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -84,13 +96,13 @@ def _number(value: float | None, form: str) -> str:
 def _metric(summary: Summary) -> str:
     if summary.metric is None:
         return "–"
-    return f"{summary.metric:.2%} {summary.metric_name}"
+    return f"{summary.metric:.2%}"
 
 
 def _latency(summary: Summary) -> str:
     if summary.p50_ms is None:
         return "–"
-    text = f"{summary.p50_ms:.3f} ms"
+    text = f"{summary.p50_ms:.2f} ms"
     if summary.measured is not None and time.time() - summary.measured > _MINUTE_S:
         text += f" ({age_text(summary.measured)})"
     return text

@@ -35,7 +35,7 @@ def run(ctx: Context) -> Json:
 
     import torch
 
-    from orchestrator import models, onnx_files
+    from orchestrator import calls, models, onnx_files
     from orchestrator.exporters import contract, dynamo, torchscript
     from orchestrator.exporters.request import ExportRequest, axes_of
 
@@ -51,13 +51,13 @@ def run(ctx: Context) -> Json:
     dtypes: dict[str, str] = {}
     with torch.inference_mode(), ctx.observe.calling():
         for _, tensors in points:
-            for name, tensor in zip(outputs, models.call(module, tensors, outputs), strict=True):
+            for name, tensor in zip(outputs, calls.call(module, tensors, outputs), strict=True):
                 shapes[name].append(list(tensor.shape))
                 dtypes[name] = str(tensor.dtype).removeprefix("torch.")
 
     ctx.progress(0.3, f"exporting with {params['exporter']['name']}")
     exporter = dynamo.export if params["exporter"]["name"] == "dynamo" else torchscript.export
-    with models.positional(module, list(inputs), outputs) as callable_module, ctx.observe.calling():
+    with calls.positional(module, list(inputs), outputs) as callable_module, ctx.observe.calling():
         exported = exporter(
             ExportRequest(
                 module=callable_module,
@@ -91,7 +91,7 @@ def run(ctx: Context) -> Json:
 
 def _points(ctx: Context) -> list[tuple[Batch, dict[str, torch.Tensor]]]:
     """Return the first ``opt`` batch, and one batch of other sizes when the samples have one."""
-    from orchestrator.models import input_tensors
+    from orchestrator.calls import input_tensors
     from orchestrator.numerics.batches import read_batch, read_index
 
     root = ctx.inputs["samples"]

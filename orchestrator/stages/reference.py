@@ -27,7 +27,7 @@ def run(ctx: Context) -> Json:
     """
     import torch
 
-    from orchestrator import models
+    from orchestrator import calls, models
     from orchestrator.numerics.batches import read_batches, read_index, write_batches
 
     names: list[str] = ctx.params["outputs"]
@@ -38,9 +38,9 @@ def run(ctx: Context) -> Json:
     def computed() -> Iterator[tuple[Batch, dict[str, np.ndarray[Any, Any]]]]:
         for number, (batch, arrays) in enumerate(read_batches(ctx.inputs["samples"])):
             ctx.progress(number / total, f"batch {number + 1} of {total}")
-            tensors = models.input_tensors(arrays, ctx.params["inputs"])
-            results = models.call(module, tensors, names)
-            found = {name: models.to_array(t) for name, t in zip(names, results, strict=True)}
+            tensors = calls.input_tensors(arrays, ctx.params["inputs"])
+            results = calls.call(module, tensors, names)
+            found = {name: calls.to_array(t) for name, t in zip(names, results, strict=True)}
             dtypes.update({name: {"dtype": str(array.dtype)} for name, array in found.items()})
             yield batch, found
 

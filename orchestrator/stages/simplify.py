@@ -61,8 +61,8 @@ def run(ctx: Context) -> Json:
 def _simplified(ctx: Context, model: ModelProto) -> ModelProto:
     import onnxsim
 
+    from orchestrator.calls import first_lines
     from orchestrator.exporters.quiet import captured
-    from orchestrator.models import first_lines
 
     options = ctx.params["simplifier"]
     try:

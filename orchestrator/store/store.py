@@ -34,7 +34,7 @@ def explained(root: Path) -> Iterator[None]:
     """Turn what the file system refuses inside the block into a :class:`StoreError`.
 
     Raises:
-        StoreError: disk full, read-only or not permitted.
+        StoreError: disk full, read-only, not permitted or otherwise refused.
     """
     try:
         yield
@@ -52,7 +52,11 @@ def explained(root: Path) -> Iterator[None]:
                 where=str(root),
                 hint="make the directory writable, or set cache.dir=DIR to one that is",
             ) from exc
-        raise
+        raise StoreError(
+            f"the store cannot be used ({exc.strerror or exc})",
+            where=str(exc.filename or root),
+            hint="set cache.dir=DIR to a directory on a local disk",
+        ) from exc
 
 
 class Store:

@@ -93,7 +93,8 @@ class ThreeRows(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows: torch.Tensor = self.rows  # type: ignore[assignment]
-        return x + rows
+        result: torch.Tensor = x + rows
+        return result
 
 
 class Pairs(nn.Module):

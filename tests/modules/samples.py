@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.numerics.batches import Batch, write_batches
 
-Shape = Sequence[int | str]
+Shape = Sequence[Any]  # sizes; a str names a dynamic dimension
 
 
 def write_samples(

@@ -189,6 +189,25 @@ def test_embedding_and_integers_are_not_quantized(tmp_path: Path) -> None:
     assert report.weights == 0
 
 
+def test_mask_is_not_quantized(tmp_path: Path) -> None:
+    """Calibration saw no padding; a quantized mask would be clipped to nothing."""
+    model = graph(
+        """g (float[2,3] x, float[2,3] mask) => (float[2,3] y) {
+            q = MatMul (x, w)  k = MatMul (x, w)  scores = Add (q, k)  s = Add (scores, mask)
+            p = Softmax <axis = -1> (s)  y = Add (p, x)
+        }""",
+        w=f32(np.eye(3)),
+    )
+    x = f32([[1, 2, 3], [3, 2, 1]])
+    seen = {"x": x, "mask": np.zeros_like(x)}
+    what, how = Selection(op_types=OP_TYPES), Calibration(scratch=tmp_path)
+    result, report = quantize(model, lambda: iter([seen]), what, how)
+    assert report.quantized == {"Add": 1, "MatMul": 2}
+    padded = {"x": x, "mask": f32([[0, 0, np.finfo(np.float32).min]] * 2)}
+    expected, found = run(model, padded)[0], run(result, padded)[0]
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_silent_channels_and_tensors_get_a_finite_scale(tmp_path: Path) -> None:
     weight = f32([[0, 1], [0, -1e-44]])
     assert (weight_scale(weight, 1) > 0).all()

@@ -304,10 +304,10 @@ def test_tools_follow_the_exporter() -> None:
 
 
 def test_the_module_is_left_as_it_was() -> None:
-    from orchestrator import models
+    from orchestrator import calls
     from tests.modules.nets import Linear
 
     module = Linear()
-    with models.positional(module, ["x"], ["y"]) as flat:
+    with calls.positional(module, ["x"], ["y"]) as flat:
         assert isinstance(flat(torch.ones(2, 4)), tuple)
     assert isinstance(module(torch.ones(2, 4)), torch.Tensor)

@@ -88,7 +88,7 @@ def test_weights_outside_the_file_behind_a_linked_directory(tmp_path: Path) -> N
     (tree / "weights").symlink_to(stored / "weights")
     run = simplified(tmp_path, tree)
     np.testing.assert_allclose(
-        graphs.run(run.outputs["onnx"], x=X)[0], graphs.run(tree, x=X)[0], rtol=1e-5, atol=1e-5
+        graphs.run(run.outputs["onnx"], x=X)[0], graphs.run(stored, x=X)[0], rtol=1e-5, atol=1e-5
     )
     assert onnx_files.external_files(
         onnx_files.load(run.outputs["onnx"], weights=False), run.outputs["onnx"]

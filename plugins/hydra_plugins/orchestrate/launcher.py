@@ -6,7 +6,6 @@ Hydra accepts launchers only from the ``hydra_plugins`` namespace.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from orchestrator.config.compose import Batch, BatchTask, Composed, run_with_callbacks
 from orchestrator.errors import ConfigError
-
-
-@dataclass
-class OrchestrateLauncherConf:
-    """Selected by ``hydra/launcher: orchestrate``; it has no settings of its own."""
-
-    _target_: str = "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"
 
 
 class OrchestrateLauncher(Launcher):
@@ -67,6 +59,10 @@ class OrchestrateLauncher(Launcher):
         return Composed(index=index, config=config, overrides=shown)
 
 
+# A dict, not a dataclass: Hydra executes plugin modules before it registers them in sys.modules.
 ConfigStore.instance().store(
-    group="hydra/launcher", name="orchestrate", node=OrchestrateLauncherConf, provider="orchestrate"
+    group="hydra/launcher",
+    name="orchestrate",
+    node={"_target_": "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"},
+    provider="orchestrate",
 )

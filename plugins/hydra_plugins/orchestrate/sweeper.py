@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.compose import BatchTask
+from orchestrator.config.compose import BatchTask, foreign_launcher
 from orchestrator.report.directories import make_exclusively
-
-
-@dataclass
-class OrchestrateSweeperConf(BasicSweeperConf):
-    """Selected by ``hydra/sweeper: orchestrate``; the settings are those of Hydra's ``basic``."""
-
-    _target_: str = "hydra_plugins.orchestrate.sweeper.OrchestrateSweeper"
 
 
 class OrchestrateSweeper(BasicSweeper):
@@ -32,6 +24,8 @@ class OrchestrateSweeper(BasicSweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives every sweeper."""
+        if not str(config.hydra.launcher.get("_target_", "")).endswith(".OrchestrateLauncher"):
+            raise foreign_launcher()
         self._dry = isinstance(task_function, BatchTask) and task_function.dry
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -47,7 +41,7 @@ class OrchestrateSweeper(BasicSweeper):
         return self._sweep_in(make_exclusively(wanted), arguments)
 
     def _sweep_in(self, directory: Path, arguments: list[str]) -> Any:
-        with open_dict(self.config.hydra):
+        with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = str(directory)
         return super().sweep(arguments)
 
@@ -55,6 +49,14 @@ class OrchestrateSweeper(BasicSweeper):
         """The launcher composes all variants before it runs any, with better messages."""
 
 
+# A dict, not a dataclass: Hydra executes plugin modules before it registers them in sys.modules.
 ConfigStore.instance().store(
-    group="hydra/sweeper", name="orchestrate", node=OrchestrateSweeperConf, provider="orchestrate"
+    group="hydra/sweeper",
+    name="orchestrate",
+    node={
+        "_target_": "hydra_plugins.orchestrate.sweeper.OrchestrateSweeper",
+        "max_batch_size": None,
+        "params": None,
+    },
+    provider="orchestrate",
 )

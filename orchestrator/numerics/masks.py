@@ -1,4 +1,4 @@
-"""Finds constants that only ever mask a Softmax."""
+"""Finds the values that only ever reach a Softmax: attention scores and the masks added to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ PASSES_A_MASK = frozenset(
 add scores to it, or multiply it with a mask of zeros and ones."""
 
 
-def mask_constants(graph: onnx.GraphProto) -> frozenset[str]:
+def masking_values(graph: onnx.GraphProto) -> frozenset[str]:
     """Return the names of values of *graph* all of whose uses end in a Softmax.
 
     Walks from each value through :data:`PASSES_A_MASK` only; a value that reaches a graph output or
-    any other operator, or a body of an If or Loop, is not in the result. Only values whose producer
-    is a constant are of interest to the caller.
+    any other operator, or a body of an If or Loop, is not in the result.
     """
     uses: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     captured: set[str] = {output.name for output in graph.output}

@@ -1,0 +1,106 @@
+"""Examines the installation: packages, backends and targets, the store, the processor."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from orchestrator.backends.base import BACKENDS, backend
+from orchestrator.errors import OrchestrateError
+from orchestrator.report.table import size_text
+from orchestrator.store.store import Store, default_directory
+
+_NEEDED: Final = (
+    "hydra-core",
+    "omegaconf",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "numpy",
+    "rich",
+    "diskcache",
+    "pydantic",
+    "safetensors",
+)
+_FREE_BYTES: Final = 5 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; *advice* says what to do when it is not ``ok``."""
+
+    name: str
+    state: Literal["ok", "optional", "missing"]
+    text: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Return all findings; nothing heavy is imported here, backends are tried in a process of their own."""
+    return [*_python(), *_packages(), *_backends(), *_tensorrt(), *_store()]
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    cores = len(os.sched_getaffinity(0))
+    yield Finding(name="python", state="ok", text=f"{version}, {cores} cores, {sys.executable}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _NEEDED:
+        try:
+            yield Finding(name=name, state="ok", text=importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                name=name, state="missing", text="not installed", advice=f"pip install '{name}'"
+            )
+
+
+def _backends() -> Iterator[Finding]:
+    for name in BACKENDS:
+        probe = backend(name).probe()
+        yield Finding(
+            name=f"backend {name}",
+            state="ok" if probe.works else "missing",
+            text=probe.detail,
+            advice=probe.advice,
+        )
+
+
+def _tensorrt() -> Iterator[Finding]:
+    try:
+        version = importlib.metadata.version("tensorrt")
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed"
+    yield Finding(
+        name="backend tensorrt",
+        state="optional",
+        text=f"tensorrt {version}; this version of orchestrate builds no engines yet",
+    )
+
+
+def _store() -> Iterator[Finding]:
+    directory = default_directory()
+    try:
+        store = Store(directory)
+        with tempfile.TemporaryFile(dir=store.root / "tmp") as file:
+            file.write(b"x")
+        store.end()
+    except OrchestrateError as exc:
+        yield Finding(name="store", state="missing", text=exc.message, advice=exc.hint)
+        return
+    free = shutil.disk_usage(Path(directory)).free
+    yield Finding(
+        name="store",
+        state="ok" if free > _FREE_BYTES else "optional",
+        text=f"{directory}, {size_text(free)} free",
+        advice="" if free > _FREE_BYTES else "'orchestrate cache gc --max-size 5GiB' frees space",
+    )

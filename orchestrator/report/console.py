@@ -1,0 +1,13 @@
+"""The console that everything is printed on."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+_PIPE_WIDTH = 160
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; a pipe or a file is wide, so that tables are not cut for a reader there."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
