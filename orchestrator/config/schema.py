@@ -192,8 +192,9 @@ class Precision(Group):
     keep_nodes: list[str] = Field(default_factory=list, description="Node names left in fp32.")
     per_channel: bool = Field(default=True, description="int8: one weight scale per output channel.")
     op_types: list[str] = Field(
-        default_factory=lambda: ["Conv", "ConvTranspose", "MatMul", "Gemm", "Add"],
-        description="int8: operator types that are quantized.",
+        default_factory=lambda: ["Conv", "ConvTranspose", "MatMul", "Gemm"],
+        description="int8: operator types that are quantized. Add (residuals) helps fusion in "
+        "TensorRT and costs accuracy: the sums of a transformer have outliers.",
     )
 
 

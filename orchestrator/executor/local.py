@@ -201,6 +201,7 @@ class LocalExecutor:
             "tools": resolved.material["tools"],
             "machine": resolved.material["machine"],
             "base": str(self._base),
+            "store": str(self._store.root),
             "threads": _THREADS,
         }
         with explained(self._store.root):

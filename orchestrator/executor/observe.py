@@ -24,13 +24,19 @@ _IGNORED_ROOTS: Final = ("/proc/", "/sys/", "/dev/")
 class Recorder:
     """Implements :class:`orchestrator.stages.base.Observations`."""
 
-    def __init__(self, base: Path, scratch: Path, observer: Observer) -> None:
+    def __init__(self, base: Path, store: Path, observer: Observer) -> None:
+        """Record for one action.
+
+        Args:
+            base: The directory that relative paths start from.
+            store: The store; what is read there is an input of the action already.
+            observer: Digests what is recorded.
+        """
         self._base = base
-        self._scratch = scratch
+        self._store = store
         self._observer = observer
         self._modules: set[str] = set()
         self._files: set[Path] = set()
-        self._before = set(sys.modules)
         self._recording = 0
         self._hooked = False
 
@@ -66,12 +72,14 @@ class Recorder:
         if not self._hooked:
             sys.addaudithook(self._audit)
             self._hooked = True
+        before = set(sys.modules)
         self._recording += 1
         try:
             with self._native_reads():
                 yield
         finally:
             self._recording -= 1
+            self._modules |= set(sys.modules) - before
 
     def file(self, path: Path) -> Path:
         """Record that *path*, a file or a directory with all below it, was read; return it."""
@@ -80,8 +88,7 @@ class Recorder:
 
     def record(self) -> dict[str, Any]:
         """Return everything recorded: ``modules``, ``distributions`` and ``files`` with digests."""
-        new = {name for name in set(sys.modules) - self._before if name in sys.modules}
-        local, packages = self._classify(new | self._modules)
+        local, packages = self._classify(self._modules)
         return {
             "modules": {name: self._observer.module(name) for name in sorted(local)},
             "distributions": {name: self._observer.distribution(name) for name in sorted(packages)},
@@ -104,7 +111,7 @@ class Recorder:
         ignored = (
             path.suffix in _IGNORED_SUFFIXES
             or text.startswith(_IGNORED_ROOTS)
-            or path.is_relative_to(self._scratch)
+            or path.is_relative_to(self._store)
             or any(part.endswith((".dist-info", ".egg-info")) for part in path.parts)
             or is_standard_library(path)
         )
@@ -207,7 +214,7 @@ def _owners(name: str, path: Path) -> list[str]:
     return [
         distribution
         for distribution in _distributions().get(top, ())
-        if str(path) in _recorded(distribution)
+        if _records(distribution, path)
     ]
 
 
@@ -218,12 +225,18 @@ def _distributions() -> dict[str, list[str]]:
     }
 
 
+def _records(distribution: str, path: Path) -> bool:
+    """Whether the RECORD of *distribution* lists the file *path*."""
+    record, text = _record_text(distribution)
+    if record is None or not path.is_relative_to(record.parent.parent):
+        return False
+    return f"\n{path.relative_to(record.parent.parent)}," in text
+
+
 @functools.cache
-def _recorded(distribution: str) -> frozenset[str]:
-    if record_path(distribution) is None:
-        return frozenset()
-    files = importlib.metadata.distribution(distribution).files or []
-    return frozenset(str(Path(str(file.locate())).absolute()) for file in files)
+def _record_text(distribution: str) -> tuple[Path | None, str]:
+    record = record_path(distribution)
+    return record, "" if record is None else f"\n{record.read_text(errors='replace')}"
 
 
 def _imports(path: Path, name: str) -> set[str]:

@@ -74,7 +74,7 @@ def _run(root: Path, request: dict[str, Any], events: int) -> dict[str, Any]:
         path.mkdir(parents=True)
     sys.path.insert(0, str(base))
     index = Index(root / "index")
-    recorder = Recorder(base, root, Observer(base, sys.path, index))
+    recorder = Recorder(base, Path(request["store"]), Observer(base, sys.path, index))
     context = Context(
         params=request["params"],
         inputs={name: Path(path) for name, path in request["inputs"].items()},

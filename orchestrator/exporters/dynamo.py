@@ -19,6 +19,7 @@ from orchestrator.errors import StageError
 from orchestrator.exporters.quiet import captured
 from orchestrator.exporters.request import Exported, ExportRequest
 from orchestrator.exporters.sources import innermost
+from orchestrator.exporters.values import rename_values
 
 if TYPE_CHECKING:
     import torch
@@ -162,12 +163,16 @@ def _check_ranges(
 def _translate(request: ExportRequest, program: torch.export.ExportedProgram) -> ModelProto:
     import torch
 
+    # torch does not notice when a declared name is that of a value inside, such as an output called
+    # "embedding": neutral names first, the declared ones afterwards.
+    inputs = {f"orchestrate::input:{n}": name for n, name in enumerate(request.inputs)}
+    outputs = {f"orchestrate::output:{n}": name for n, name in enumerate(request.outputs)}
     try:
         result = torch.onnx.export(
             program,
             (),
-            input_names=list(request.inputs),
-            output_names=list(request.outputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
             opset_version=max(request.opset, FIRST_OPSET),
             dynamo=True,
             optimize=request.optimize and request.constant_folding,
@@ -176,7 +181,9 @@ def _translate(request: ExportRequest, program: torch.export.ExportedProgram) ->
     except Exception as exc:
         raise _translation_error(exc) from exc
     assert result is not None  # torch.onnx.export(dynamo=True) returns a program
-    return result.model_proto
+    model = result.model_proto
+    rename_values(model, inputs | outputs)
+    return model
 
 
 def _translation_error(exc: BaseException) -> StageError:

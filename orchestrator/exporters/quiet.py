@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from orchestrator.exporters.sources import shorten
+
 
 @contextlib.contextmanager
 def captured(scratch: Path, log: Callable[[str], None]) -> Iterator[Callable[[], str]]:
@@ -37,7 +39,9 @@ def captured(scratch: Path, log: Callable[[str], None]) -> Iterator[Callable[[],
     finally:
         lines = path.read_text(errors="replace").splitlines()
         path.unlink()
-        lines += [f"{w.category.__name__}: {w.message}" for w in warned]
+        lines += [
+            f"{w.category.__name__}: {w.message} ({shorten(w.filename)}:{w.lineno})" for w in warned
+        ]
         for line in dict.fromkeys(line for line in lines if line.strip()):
             log(line)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.calls import blame, first_lines
@@ -51,7 +52,7 @@ def export(request: ExportRequest) -> Exported:
         )
     path = request.scratch / "traced" / "model.onnx"
     path.parent.mkdir()
-    with captured(request.scratch, request.log) as printed:
+    with captured(request.scratch, partial(_log, request)) as printed:
         try:
             torch.onnx.export(
                 request.module,
@@ -73,6 +74,12 @@ def export(request: ExportRequest) -> Exported:
     return Exported(model=model, provenance=dict(_provenance(model, request.module)))
 
 
+def _log(request: ExportRequest, line: str) -> None:
+    """Log *line* unless it belongs to a dump of the graph, which runs to thousands of lines."""
+    if not line.startswith((" ", "Exported graph:", "Torch IR graph at exception:")):
+        request.log(line)
+
+
 def _error(exc: Exception, printed: str, request: ExportRequest) -> StageError:
     said = _UNSUPPORTED.search(str(exc))
     operator = next((g for g in said.groups() if g), "") if said else ""
@@ -92,7 +99,7 @@ def _error(exc: Exception, printed: str, request: ExportRequest) -> StageError:
     node = re.search(r"(?:node defined in|has kind) ", str(exc))
     return StageError(
         f"tracing the model failed: {type(exc).__name__}: {first_lines(exc)}"
-        + (blame(exc, request.module) or (_first_scope(str(exc)) if node else "")),
+        + (blame(exc, request.module) or (_first_scope(str(exc), request.module) if node else "")),
         where="export",
         hint="mend the module, or try exporter=dynamo",
     )
@@ -103,7 +110,7 @@ def _origin(operator: str, printed: str, module: torch.nn.Module) -> str:
     for line in printed.splitlines():
         found = _IR_LINE.search(line)
         if found and found["op"].rpartition("::")[2] == operator.rpartition("::")[2]:
-            path = _scope_path(found["scope"])
+            path = _scope_path(found["scope"], module)
             source = f"{shorten(found['file'])}:{found['line']}" if found["file"] else ""
             if not source or source.startswith("torch/"):
                 source = _forward_of(module, path)
@@ -118,25 +125,44 @@ def _forward_of(module: torch.nn.Module, path: str) -> str:
     return f"{shorten(code.co_filename)}:{code.co_firstlineno}" if code is not None else ""
 
 
-def _first_scope(text: str) -> str:
+def _first_scope(text: str, module: torch.nn.Module) -> str:
     found = re.search(r"scope: (\S+)", text)
-    return f" in module '{_scope_path(found[1])}'" if found else ""
+    return f" in module '{_scope_path(found[1], module)}'" if found else ""
 
 
-def _scope_path(scope: str) -> str:
+def _scope_path(scope: str, module: torch.nn.Module) -> str:
     """Return ``backbone.block1`` of ``pkg.Net::/pkg.Backbone::backbone/pkg.Block::block1``."""
     parts = [part.rpartition("::") for part in scope.split("/")]
-    path = ".".join(name for _, _, name in parts if name)
+    path = _resolve([name for _, _, name in parts if name], module)
     return path or parts[0][0].rpartition(".")[2]
 
 
-def _provenance(model: ModelProto, module: torch.nn.Module) -> Iterator[tuple[str, dict[str, str]]]:
+def _resolve(parts: list[str], module: torch.nn.Module) -> str:
+    """Return the path of the sub-module that the scope names *parts* lead to, as far as they do.
+
+    A scope name is an attribute (``block1``), or has its parent's attribute before an index: a
+    child of a Sequential reads ``block``, ``block.0``; one of a ModuleList just ``layer.0``.
+    """
     paths = {path for path, _ in module.named_modules()}
+    found = ""
+    for part in parts:
+        steps = (f"{found}.{part}", f"{found}.{part.rpartition('.')[2]}")
+        path = next((step.lstrip(".") for step in steps if step.lstrip(".") in paths), None)
+        if path is None:
+            break
+        found = path
+    return found
+
+
+def _provenance(model: ModelProto, module: torch.nn.Module) -> Iterator[tuple[str, dict[str, str]]]:
     for node in model.graph.node:
-        parts = node.name.strip("/").split("/")[:-1]
-        known = [".".join(parts[:n]) for n in range(len(parts), -1, -1)]
-        path = next((candidate for candidate in known if candidate in paths), "")
         frames = [(shorten(m["file"]), m["line"]) for m in _DOC_FRAME.finditer(node.doc_string)]
         own = [frame for frame in frames if not frame[0].startswith("torch/")]
-        source = ":".join((own or frames)[0]) if frames else ""
-        yield node.name, {"op": "", "module": path, "source": source}
+        yield (
+            node.name,
+            {
+                "op": "",
+                "module": _resolve(node.name.strip("/").split("/")[:-1], module),
+                "source": ":".join((own or frames)[0]) if frames else "",
+            },
+        )

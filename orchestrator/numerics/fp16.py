@@ -35,8 +35,8 @@ from orchestrator.numerics.fp16_constants import (
     refuse,
     to_half,
 )
-from orchestrator.numerics.masks import masking_values
 from orchestrator.numerics.fp16_plan import FLOAT, HALF, GraphPlan, NodePlan, Planner, Value
+from orchestrator.numerics.masks import masking_values
 from orchestrator.numerics.schemas import annotate, check_type_agreement
 from orchestrator.numerics.selection import check_selection, node_label
 

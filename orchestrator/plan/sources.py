@@ -61,7 +61,7 @@ def record_path(distribution: str) -> Path | None:
         importlib.metadata.PackageNotFoundError: it is not installed.
     """
     found = importlib.metadata.distribution(distribution)
-    for file in found.files or []:
-        if file.name == "RECORD" and file.parent.name.endswith(".dist-info"):
-            return Path(str(file.locate()))
-    return None
+    # Asking `files` for it would parse all of RECORD: a third of a second for torch.
+    folder = getattr(found, "_path", None)
+    record = Path(str(folder)) / "RECORD"
+    return record if folder is not None and record.is_file() else None

@@ -108,11 +108,10 @@ class LiveView:
 
 
 def label_of(action: Action, variants: list[Variant]) -> str:
-    """Return ``stage model [what distinguishes it]`` and for how many variants it runs."""
+    """Return the action's role and for which variant, or for how many, it runs."""
     first = variants[0]
     roles = {step.role for step in first.steps if step.action == action.id}
     role = sorted(roles)[0] if roles else action.stage
-    text = f"{role} · {first.config.model.name}"
     if len(variants) > 1:
-        return f"{text} · for {len(variants)} variants"
-    return f"{text} · {first.config.precision.name}"
+        return f"{role} · {first.config.model.name} · for {len(variants)} variants"
+    return f"{role} · {first.name}"

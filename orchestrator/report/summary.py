@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+
+_NAMES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,14 @@ def summarize(
         throughput=benchmark.get("throughput"),
         measured=benchmark.get("measured_at"),
         storage=audit.get("storage_precision"),
-        compute=audit.get("compute_precision"),
+        compute=_dominant(audit.get("compute_precision"), audit.get("compute", {})),
         verdict=audit.get("verdict"),
     )
+
+
+def _dominant(name: str | None, shares: Mapping[str, float]) -> str | None:
+    """Return a precision, or for a mixed one the largest share: ``int8 84%``."""
+    if name != "mixed" or not shares:
+        return name
+    first, share = max(shares.items(), key=lambda item: item[1])
+    return f"{_NAMES.get(first, first)} {share:.0%}"

@@ -62,8 +62,9 @@ def run(ctx: Context) -> Json:
     )
     how = Calibration(
         method=calibration["method"],
-        percentile=calibration["percentile"],
-        bins=calibration["bins"],
+        # The planner leaves out what a method does not use, so that it enters no key.
+        percentile=calibration.get("percentile", 100.0),
+        bins=calibration.get("bins", 1),
         scratch=ctx.scratch,
         threads=ctx.threads,
     )

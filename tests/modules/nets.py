@@ -92,9 +92,7 @@ class ThreeRows(nn.Module):
         self.register_buffer("rows", torch.arange(12.0).reshape(3, 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows: torch.Tensor = self.rows  # type: ignore[assignment]
-        result: torch.Tensor = x + rows
-        return result
+        return x + self.get_buffer("rows")
 
 
 class Pairs(nn.Module):
@@ -139,7 +137,8 @@ class Bessel(nn.Module):
     """Uses an aten operator that no exporter translates."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.special.bessel_j0(x)
+        result: torch.Tensor = torch.special.bessel_j0(x)
+        return result
 
 
 class Branch(nn.Module):
@@ -214,13 +213,27 @@ class Structured(nn.Module):
         self.kind = kind
 
     def forward(self, x: torch.Tensor) -> Any:
+        double = x * 2
         return {
+            "same": (double, double),
             "tensor": x,
             "list": [x, x + 1],
             "nested": (x, {"deep": [x + 1, None]}),
             "dataclass": Result(a=x, nothing=None, b=x + 1),
             "number": (x, 3),
         }[self.kind]
+
+
+class Embedding(nn.Module):
+    """ids [batch, 3] int64 -> [batch, 3, 4]; torch calls a value inside ``embedding``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4))])
+
+    def forward(self, add: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers[0](add) + 1
+        return result
 
 
 class NotFinite(nn.Module):

@@ -113,6 +113,28 @@ def test_two_inputs_two_dimensions_and_a_dict_of_outputs(
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_names_that_torch_uses_inside_are_the_declared_ones(tmp_path: Path, exporter: str) -> None:
+    ids = {"add": ("int64", ["batch", 3])}
+    params = export_params("Embedding", ids, ["embedding"], dims=BATCH, exporter=exporter)
+    run = exported(tmp_path, params, POINTS)
+    assert_equals_torch(tmp_path, run, params)
+    provenance = json.loads((run.outputs["provenance"] / "provenance.json").read_text())
+    modules = {entry["module"] for entry in provenance.values()}
+    assert {"layers.0.0", "layers.0.1"} <= modules
+
+
+@pytest.mark.parametrize("kind", ["list", "same"])
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_an_output_that_is_an_input_and_one_value_given_twice(
+    tmp_path: Path, exporter: str, kind: str
+) -> None:
+    params = export_params(
+        "Structured", X, ["first", "second"], dims=BATCH, args={"kind": kind}, exporter=exporter
+    )
+    assert_equals_torch(tmp_path, exported(tmp_path, params), params)
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_an_optimum_of_one_stays_dynamic(tmp_path: Path, exporter: str) -> None:
     params = export_params("Linear", X, ["y"], dims=BATCH, exporter=exporter)
     run = exported(tmp_path, params, {"opt": {"batch": 1}, "max": {"batch": 8}})
@@ -211,7 +233,9 @@ def test_torchscript_logs_what_the_trace_froze(tmp_path: Path) -> None:
         "Deep", X, ["y"], dims=BATCH, args={"inner": "Branch"}, exporter="torchscript"
     )
     run = exported(tmp_path, params)
-    assert any("TracerWarning" in line and "boolean" in line for line in run.log)
+    frozen = [line for line in run.log if "TracerWarning" in line and "boolean" in line]
+    assert frozen
+    assert "tests/modules/nets.py:" in frozen[0]
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])

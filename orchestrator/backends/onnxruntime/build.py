@@ -7,6 +7,11 @@ from typing import Final
 
 from orchestrator import onnx_files
 from orchestrator.backends.base import Job, Json, Target
+from orchestrator.backends.onnxruntime.qdq import (
+    HIDES_INTEGER,
+    is_quantized,
+    quantize_conv_results,
+)
 from orchestrator.backends.onnxruntime.session import WEIGHTS_FOLDER, load, open_session, options
 from orchestrator.errors import StageError
 
@@ -27,6 +32,15 @@ def build(model: Path, into: Path, target: Target, job: Job) -> Json:
         StageError: ONNX Runtime refuses the model, or what it wrote does not load, or has other
             inputs or outputs.
     """
+    disabled = KEEPS_FP16
+    graph = onnx_files.load(model, weights=False)
+    if is_quantized(graph):
+        early = quantize_conv_results(graph)
+        job.log(f"{early} convolutions are quantized early, for the integer kernels of this CPU")
+        prepared = job.scratch / "integer"
+        prepared.mkdir()
+        onnx_files.save(graph, prepared, source=model)
+        model, disabled = prepared, (*KEEPS_FP16, *HIDES_INTEGER)
     chosen = options(target["optimization_level"], threads=1)
     chosen.optimized_model_filepath = str(onnx_files.model_path(into))
     weights = into / WEIGHTS_FOLDER
@@ -37,7 +51,7 @@ def build(model: Path, into: Path, target: Target, job: Job) -> Json:
         chosen.add_session_config_entry(
             f"{prefix}min_size_in_bytes", str(onnx_files.TENSOR_MIN_BYTES)
         )
-    session = load(model, chosen, target.get("device", "cpu"), disabled=KEEPS_FP16)
+    session = load(model, chosen, target.get("device", "cpu"), disabled=disabled)
     before = [(arg.name, arg.type) for arg in (*session.get_inputs(), *session.get_outputs())]
     del session
     if weights.exists() and not any(weights.iterdir()):
