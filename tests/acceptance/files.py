@@ -1,0 +1,88 @@
+"""Files of the user project that are made, not kept: weights, calibration data, ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+
+def make_files(root: Path) -> None:
+    """Make ``calibration.npz``, ``pickled.pt`` and ``onnx/`` below *root*."""
+    write_calibration(root, seed=1)
+    # A whole module: torch.load(weights_only=True) refuses it.
+    torch.save({"extra": Plain(), **_weights()}, root / "pickled.pt")
+    folder = root / "onnx"
+    folder.mkdir()
+    onnx.save_model(
+        external_net(),
+        folder / "net.onnx",
+        save_as_external_data=True,
+        location="net.bin",
+        size_threshold=0,
+    )
+    (folder / "truncated.onnx").write_bytes((folder / "net.onnx").read_bytes()[:100])
+    (root / "outside.bin").write_bytes((folder / "net.bin").read_bytes())
+    _write_leaving(folder)
+
+
+def write_calibration(root: Path, *, seed: int) -> None:
+    """Write 32 items of calibration data, others for another *seed*."""
+    numbers = np.random.default_rng(seed)
+    np.savez(root / "calibration.npz", x=numbers.normal(size=(32, 1, 8, 8)).astype(np.float32))
+
+
+def external_net() -> onnx.ModelProto:
+    """Return a network of two layers, x [batch, 16] float32 -> y [batch, 4] float32."""
+    numbers = np.random.default_rng(0)
+    shapes = {"w1": (16, 32), "b1": (32,), "w2": (32, 4)}
+    weights = [
+        numpy_helper.from_array(numbers.normal(size=shape).astype(np.float32) / 4, name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("MatMul", ["active", "w2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+class Plain:
+    """What makes a checkpoint more than weights."""
+
+
+def _weights() -> dict[str, Any]:
+    numbers = torch.Generator().manual_seed(3)
+    shapes = {
+        "conv.weight": (8, 1, 3, 3),
+        "conv.bias": (8,),
+        "norm.weight": (8,),
+        "norm.bias": (8,),
+        "norm.running_mean": (8,),
+        "norm.running_var": (8,),
+        "head.weight": (5, 512),
+        "head.bias": (5,),
+    }
+    drawn = {name: torch.rand(shape, generator=numbers) for name, shape in shapes.items()}
+    return {**drawn, "norm.num_batches_tracked": torch.tensor(1)}
+
+
+def _write_leaving(folder: Path) -> None:
+    model = onnx.load(folder / "net.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../outside.bin"
+    (folder / "leaving.onnx").write_bytes(model.SerializeToString())
