@@ -22,8 +22,8 @@ _HOMES = {"build": "orchestrator.api", "VariantResult": "orchestrator.report.exp
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package costs nothing until something of it is used: the command's --help and the
-    # workers import it too.
+    # Importing the package costs nothing until something of it is used: the command's --help and
+    # the workers import it too.
     if name not in _HOMES:
         raise AttributeError(f"module 'orchestrator' has no attribute '{name}'")
     import importlib

@@ -44,7 +44,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Return all findings; nothing heavy is imported here, backends are tried in a process of their own."""
+    """Return all findings; heavy packages are tried in a process of their own."""
     return [*_python(), *_packages(), *_backends(), *_tensorrt(), *_store()]
 
 

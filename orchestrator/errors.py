@@ -29,7 +29,7 @@ class OrchestrateError(Exception):
         self.hint = hint
 
     def render(self) -> str:
-        """Return the text shown to the user: ``where: message`` and the hint on a line of its own."""
+        """Return the text shown to the user: ``where: message``, and the hint on its own line."""
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}\n  → {self.hint}" if self.hint else text
 
@@ -62,7 +62,7 @@ class StoreError(OrchestrateError):
 
 
 class StageError(OrchestrateError):
-    """A stage refuses its input or its result; the same inputs fail the same way (deterministic)."""
+    """A stage refuses its input or its result; the same inputs fail the same way."""
 
 
 class WorkerLostError(OrchestrateError):

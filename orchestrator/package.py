@@ -27,8 +27,8 @@ SUMS: Final = "SHA256SUMS"
 def make_package(directory: Path, target: Path) -> tuple[Path, int]:
     """Copy the artifacts of the experiment in *directory* to the new directory *target*.
 
-    ``model/`` is the runnable artifact, ``onnx/`` the verified ONNX file, ``samples/`` the inputs and
-    ``expected/`` what the PyTorch model gave for them; ``manifest.json``, ``config.yaml`` and
+    ``model/`` is the runnable artifact, ``onnx/`` the verified ONNX file, ``samples/`` the inputs
+    and ``expected/`` what the PyTorch model gave for them; ``manifest.json``, ``config.yaml`` and
     ``SHA256SUMS`` lie beside them. Every file is compared with its digest while it is copied.
 
     Returns:

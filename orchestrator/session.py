@@ -1,4 +1,4 @@
-"""One run: composed variants → typed configurations → one graph → executor → experiment directories."""
+"""One run: composed variants → typed configurations → one graph → executor → directories."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
         search_path = [path for path in sys.path if path and Path(path) != base]
         observer = Observer(base, [str(base), *search_path], store.index)
         fresh = any(config.benchmark.fresh for config in configs)
-        resolver = Resolver(
-            store, observer, secrets, rebuild=rebuild, fresh_measurements=fresh
-        )
+        resolver = Resolver(store, observer, secrets, rebuild=rebuild, fresh_measurements=fresh)
         yield Planned(
             graph=graph,
             store=store,

@@ -14,16 +14,18 @@ from typing import Any
 
 HEAVY = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "torch")
 
-# Writes the names of all imported modules and the peak memory in KiB to the file named first.
+# Writes the names of all imported modules and the peak memory in KiB to the file named first. Not
+# ru_maxrss: that would begin with the peak of the process that started this one.
 _WATCHED = """
-import json, resource, sys
+import json, sys
 place = sys.argv.pop(1)
 from orchestrator.cli.main import main
 try:
     code = main()
 except SystemExit as exc:
     code = exc.code or 0
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+lines = open("/proc/self/status").read().splitlines()
+peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 with open(place, "w") as file:
     json.dump({"modules": sorted(sys.modules), "peak_kib": peak}, file)
 sys.exit(code)
@@ -138,10 +140,10 @@ class Workplace:
 
     def build(self, *words: str, env: Mapping[str, str] | None = None) -> Built:
         """Run ``orchestrate build --json WORDS``, which also gives the manifests."""
-        ran = self.run("build", "--json", *words, env=env)
+        ran = self.watch("build", "--json", *words, env=env)
         if not ran.out.startswith("{"):
             raise AssertionError(f"no results:\n{ran.text}")
-        return Built(code=ran.code, out=ran.out, err=ran.err)
+        return Built(**vars(ran))
 
     def whole(self) -> bool:
         """Whether every byte of the store is what its name says."""
@@ -149,7 +151,7 @@ class Workplace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built(Ran):
+class Built(Watched):
     """The results of one build."""
 
     @property

@@ -22,12 +22,20 @@ def add_options(made: argparse.ArgumentParser) -> None:
 
     add_hydra_options(made)
     made.add_argument(
-        "--rebuild", action="append", default=[], metavar="STAGE", help="do not use results of STAGE"
+        "--rebuild",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="do not use results of STAGE",
     )
     made.add_argument("-q", "--quiet", action="store_true", help="only the table and errors")
     made.add_argument("-v", "--verbose", action="store_true", help="a line for cached actions too")
-    made.add_argument("--json", action="store_true", help="print results as JSON, progress to stderr")
-    made.add_argument("--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
+    made.add_argument(
+        "--json", action="store_true", help="print results as JSON, progress to stderr"
+    )
+    made.add_argument(
+        "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop"
+    )
     made.add_argument("--package", metavar="PACKAGE", help="with --cfg: only this part")
     made.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
     made.add_argument(

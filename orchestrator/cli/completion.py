@@ -19,12 +19,12 @@ def complete(composer: Composer, overrides: Sequence[str]) -> None:
     words = line.split(" ")
     if any(text.startswith("query=") for text in overrides) and len(words) > 1:
         verb, typing = words[1], words[-1]
-        if len(words) == 2:  # noqa: PLR2004  # the command and the word being typed
+        if len(words) == 2:  # the command and the word being typed
             print("\n".join(f"{name} " for name in VERBS if name.startswith(verb)))
         if verb in _OWN:
             print("\n".join(name for name in _OWN[verb] if name.startswith(typing)))
             return
-        if verb in VERBS and len(words) > 2:  # noqa: PLR2004
+        if verb in VERBS and len(words) > 2:
             # Hydra knows no verbs: hide ours, and move the cursor with it.
             os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
             cursor = int(os.environ.get("COMP_POINT", len(line))) - len(verb) - 1

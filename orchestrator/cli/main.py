@@ -1,4 +1,4 @@
-"""``orchestrate [verb] [flags] [Hydra overrides]``: parses our flags, then imports what the verb needs.
+"""``orchestrate [verb] [flags] [Hydra overrides]``: parses our flags, imports what a verb needs.
 
 Nothing beyond the standard library is imported before a verb is chosen, so ``--help`` is quick.
 """
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (| head): end quietly, as other tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001  # a fault of ours: one line, the traceback in a file
         print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
         return 70
     return code
@@ -67,20 +67,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser(verb: str, summary: str) -> argparse.ArgumentParser:
     """Return the parser of a verb, with the options that all verbs share."""
-    made = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog=f"orchestrate {verb}",
         description=summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,
     )
-    return made
 
 
 def add_hydra_options(made: argparse.ArgumentParser) -> None:
     """Add Hydra's options and the overrides to the parser of a verb that composes variants."""
     made.add_argument("overrides", nargs="*", help="key=value, +key=value, ~key, group=option")
-    made.add_argument("-m", "--multirun", action="store_true", help="sweep over comma-separated values")
+    made.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep over comma-separated values"
+    )
     made.add_argument("-cd", "--config-dir", metavar="DIR", help="configurations that come first")
     made.add_argument("-cn", "--config-name", metavar="NAME", help="another primary configuration")
 
@@ -96,7 +97,7 @@ def parse(made: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Names
     except argparse.ArgumentError as exc:
         raise UsageError(str(exc), hint=f"see '{made.prog} --help'") from exc
     if unknown:
-        options = [text for action in made._actions for text in action.option_strings]  # noqa: SLF001
+        options = [text for action in made._actions for text in action.option_strings]
         raise UsageError(
             f"unknown option '{unknown[0]}'",
             where=made.prog,
@@ -146,7 +147,7 @@ def _help() -> None:
     made = argparse.ArgumentParser(
         prog="orchestrate",
         usage="orchestrate [verb] [flags] [Hydra overrides]",
-        description="PyTorch models to verified ONNX files and runnable artifacts, declared in YAML.",
+        description="PyTorch models to verified ONNX files and runnable artifacts, from YAML.",
         epilog=_EPILOG.format(verbs=verbs),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,11 +10,17 @@ def main(words: Sequence[str]) -> int:
     """Print the plan; return the exit code."""
     from orchestrator.cli.main import add_hydra_options, parse, parser
 
-    made = parser("plan", "Show what would run, what is cached and what depends on another's output.")
+    made = parser(
+        "plan", "Show what would run, what is cached and what depends on another's output."
+    )
     add_hydra_options(made)
     made.add_argument("--json", action="store_true", help="print the plan as JSON")
     made.add_argument(
-        "--rebuild", action="append", default=[], metavar="STAGE", help="as if STAGE were not stored"
+        "--rebuild",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="as if STAGE were not stored",
     )
     options = parse(made, words)
 

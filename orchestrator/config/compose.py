@@ -1,8 +1,8 @@
 """Composes variants with Hydra: search path, run mode, callbacks, job logging.
 
 Hydra's own ``main`` would catch and print errors, make directories that two runs in one second
-share, and run one job at a time. So its parts are called here: a single run is a batch of one, and a
-multirun reaches :class:`BatchTask` through our launcher plugin with all its variants at once.
+share, and run one job at a time. So its parts are called here: a single run is a batch of one, and
+a multirun reaches :class:`BatchTask` through our launcher plugin with all its variants at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class BatchTask:
     dry: bool = False
     returns: list[VariantReturn] = field(default_factory=list)
 
-    def __call__(self, config: DictConfig) -> Any:
+    def __call__(self, _: DictConfig) -> Any:
         """Refuse to run one job at a time."""
         raise foreign_launcher()
 
@@ -99,7 +99,9 @@ class BatchTask:
 class Composer:
     """Hydra with our search path; use it as a context manager, once."""
 
-    def __init__(self, config_directory: Path | None = None, config_name: str | None = None) -> None:
+    def __init__(
+        self, config_directory: Path | None = None, config_name: str | None = None
+    ) -> None:
         self._directory = config_directory
         self._name = config_name or PRIMARY
 
@@ -133,7 +135,9 @@ class Composer:
             raise translate(exc, overrides) from exc
         try:
             if single is None:
-                self._hydra.multirun(self._name, task, list(overrides), with_log_configuration=False)  # type: ignore[arg-type]  # a TaskFunction only in form
+                self._hydra.multirun(
+                    self._name, task, list(overrides), with_log_configuration=False
+                )
             else:
                 self._single(single, task)
         except COMPOSITION_ERRORS as exc:
@@ -217,7 +221,7 @@ class Composer:
         path = create_config_search_path(str(own))
         user = Path.cwd() / "conf"
         if user.is_dir() and user.resolve() != own.resolve():
-            path.prepend(provider="user", path=f"file://{user}", anchor="main")  # type: ignore[arg-type]
+            path.prepend(provider="user", path=f"file://{user}", anchor="main")
         if self._directory is not None:
             directory = self._directory.absolute()
             if not directory.is_dir():
@@ -227,7 +231,7 @@ class Composer:
 
 
 def run_with_callbacks(batch: Batch, task: BatchTask, callbacks: Callbacks) -> list[JobReturn]:
-    """Run a batch between Hydra's job callbacks; a failed variant is a value, never an exception."""
+    """Run a batch between Hydra's job callbacks; a failed variant is a value, no exception."""
     for variant in batch.variants:
         _refuse_unsupported(variant.config)
         callbacks.on_job_start(config=variant.config, task_function=task)
@@ -256,7 +260,7 @@ def _refuse_unsupported(cfg: DictConfig) -> None:
         )
     if job.chdir:
         raise ConfigError(
-            "every action runs in a directory of its own, so there is no job directory to change to",
+            "every action has a directory of its own, so there is no job directory to change to",
             where="hydra.job.chdir",
             hint="leave it out; artifacts and logs are linked into the experiment directory",
         )

@@ -118,6 +118,3 @@ def _referenced(cfg: DictConfig, key: str) -> list[tuple[str, str]]:
         else:
             return []
     return list(_leaves(node, key))
-
-
-

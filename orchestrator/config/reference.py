@@ -39,7 +39,8 @@ def _schema(name: str, field: FieldInfo) -> dict[str, Any]:
         raise TypeError(f"config group '{name}' has no schema class")
     schema = group.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    # Files of a group may leave keys to others (defaults lists, overrides), so none is required there.
+    # Files of a group may leave keys to others (defaults lists, overrides), so none is required
+    # there.
     schema.pop("required", None)
     schema.setdefault("properties", {})["defaults"] = {
         "type": "array",

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-DType = Literal[
-    "float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"
-]
+DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
 Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 PortName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.\-]*$")]
@@ -74,10 +72,12 @@ class ArrayData(Group):
     """Data from NumPy files; axis 0 counts the items."""
 
     kind: Literal["npz", "npy"]
-    path: str | None = Field(default=None, description="npz: the file (pkg://package/file or path).")
+    path: str | None = Field(
+        default=None, description="npz: the file (pkg://package/file or path)."
+    )
     arrays: dict[str, str] = Field(
         default_factory=dict,
-        description="npz: input name to array name (default: equal names). npy: input name to file.",
+        description="npz: input to array name (default: equal names). npy: input to file.",
     )
     labels: str | None = Field(default=None, description="npz: array name; npy: file with labels.")
     start: Annotated[int, Field(ge=0)] = Field(default=0, description="First item used.")
@@ -92,9 +92,13 @@ class ImageData(Group):
     path: str = Field(description="Folder; png, jpg, jpeg, bmp, webp are read with Pillow.")
     input: str | None = Field(default=None, description="The input fed (default: the only one).")
     mode: Literal["RGB", "L"] = "RGB"
-    resize: Count | None = Field(default=None, description="Shorter side is resized to this, in pixels.")
+    resize: Count | None = Field(
+        default=None, description="Shorter side is resized to this, in pixels."
+    )
     layout: Literal["nchw", "nhwc"] = "nchw"
-    scale: float = Field(default=1 / 255, description="Pixels (0..255) are multiplied by this first.")
+    scale: float = Field(
+        default=1 / 255, description="Pixels (0..255) are multiplied by this first."
+    )
     mean: list[float] = Field(default_factory=lambda: [0.0], description="Subtracted, per channel.")
     std: list[float] = Field(default_factory=lambda: [1.0], description="Divided by, per channel.")
     labels: bool = Field(default=False, description="Sub-folder index (sorted) is the label.")
@@ -107,12 +111,12 @@ class CallableData(Group):
     function: Dotted = Field(description="package.module:function")
     args: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
-    labels: str | None = Field(default=None, description="Name in the returned dict that is a label.")
+    labels: str | None = Field(
+        default=None, description="Name in the returned dict that is a label."
+    )
 
 
-Data = Annotated[
-    GeneratorData | ArrayData | ImageData | CallableData, Field(discriminator="kind")
-]
+Data = Annotated[GeneratorData | ArrayData | ImageData | CallableData, Field(discriminator="kind")]
 
 
 class Checkpoint(Group):
@@ -120,11 +124,13 @@ class Checkpoint(Group):
 
     path: str = Field(description="safetensors or a PyTorch file (pkg://package/file or path).")
     key: str | None = Field(default=None, description="Dotted key of the state dict in the file.")
-    strip_prefix: str | None = Field(default=None, description="Prefix removed from names, e.g. module.")
+    strip_prefix: str | None = Field(
+        default=None, description="Prefix removed from names, e.g. module."
+    )
     strict: bool = Field(default=True, description="Missing or unexpected names are an error.")
     allow_pickle: bool = Field(
         default=False,
-        description="Load a pickled file that torch.load(weights_only=True) refuses. It can run code.",
+        description="Load a pickled file that torch.load(weights_only=True) refuses: runs code.",
     )
 
 
@@ -132,7 +138,9 @@ class Task(Group):
     """A task metric on labelled or paired samples, computed for PyTorch and for each artifact."""
 
     metric: str = Field(description="top1, nearest_neighbour, or package.module:function.")
-    output: str | None = Field(default=None, description="The output it reads (default: the first).")
+    output: str | None = Field(
+        default=None, description="The output it reads (default: the first)."
+    )
     count: Count = Field(description="Items evaluated.")
     data: Data | None = Field(default=None, description="Default: model.samples.")
 
@@ -141,9 +149,15 @@ class Model(Group):
     """A model, its inputs and outputs, and where its sample data come from."""
 
     name: str
-    factory: Dotted | None = Field(default=None, description="package.module:callable giving a Module.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
-    onnx: str | None = Field(default=None, description="An existing .onnx file instead of a factory.")
+    factory: Dotted | None = Field(
+        default=None, description="package.module:callable giving a Module."
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the factory."
+    )
+    onnx: str | None = Field(
+        default=None, description="An existing .onnx file instead of a factory."
+    )
     checkpoint: Checkpoint | None = None
     files: list[str] = Field(
         default_factory=list,
@@ -153,7 +167,9 @@ class Model(Group):
     outputs: list[PortName] = Field(min_length=1, description="Output names, in order.")
     dims: dict[str, Dim] = Field(default_factory=dict, description="The named dynamic dimensions.")
     samples: Data = Field(description="Real inputs that every artifact is compared on.")
-    calibration: Data | None = Field(default=None, description="Inputs for int8 (default: samples).")
+    calibration: Data | None = Field(
+        default=None, description="Inputs for int8 (default: samples)."
+    )
     batches: Count = Field(default=4, description="Batches compared at the optimum shape.")
     task: Task | None = None
 
@@ -188,9 +204,13 @@ class Precision(Group):
 
     name: PrecisionName
     keep_io: bool = Field(default=True, description="Inputs and outputs keep their declared types.")
-    keep_op_types: list[str] = Field(default_factory=list, description="Operator types left in fp32.")
+    keep_op_types: list[str] = Field(
+        default_factory=list, description="Operator types left in fp32."
+    )
     keep_nodes: list[str] = Field(default_factory=list, description="Node names left in fp32.")
-    per_channel: bool = Field(default=True, description="int8: one weight scale per output channel.")
+    per_channel: bool = Field(
+        default=True, description="int8: one weight scale per output channel."
+    )
     op_types: list[str] = Field(
         default_factory=lambda: ["Conv", "ConvTranspose", "MatMul", "Gemm"],
         description="int8: operator types that are quantized. Add (residuals) helps fusion in "
@@ -261,7 +281,9 @@ class Benchmark(Group):
 
     enabled: bool = True
     warmup_ms: Annotated[float, Field(ge=0)] = Field(default=200.0)
-    measure_ms: Annotated[float, Field(gt=0)] = Field(default=1000.0, description="At least this long.")
+    measure_ms: Annotated[float, Field(gt=0)] = Field(
+        default=1000.0, description="At least this long."
+    )
     min_runs: Count = Field(default=50, description="At least this many inferences.")
     threads: Count = Field(default=1, description="Intra-op threads of the measured session.")
     fresh: bool = Field(default=False, description="Measure again although a measurement exists.")

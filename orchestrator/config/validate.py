@@ -87,11 +87,16 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
             hint=nearest(str(error["loc"][-1]), names) or f"known keys: {', '.join(names)}",
         )
     if kind == "missing":
-        return ConfigError("a value is needed here", where=where, hint="'orchestrate --cfg job' "
-                           "shows the whole configuration")
+        return ConfigError(
+            "a value is needed here",
+            where=where,
+            hint="'orchestrate --cfg job' shows the whole configuration",
+        )
     value = error["input"]
-    shown = f"got {value!r}" if isinstance(value, str | int | float | bool | None) else (
-        f"got {type(value).__name__}"
+    shown = (
+        f"got {value!r}"
+        if isinstance(value, str | int | float | bool | None)
+        else (f"got {type(value).__name__}")
     )
     if kind == "literal_error":
         expected = context["expected"]
@@ -107,9 +112,7 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
         return ConfigError(f"expected package.module:name; {shown}", where=where)
     message = error["msg"].removeprefix("Value error, ")
     text = message.replace("Input should be ", "expected ").replace("Input ", "the value ")
-    return ConfigError(
-        text if kind == "value_error" else f"{text}; {shown}", where=where
-    )
+    return ConfigError(text if kind == "value_error" else f"{text}; {shown}", where=where)
 
 
 def _key(location: tuple[str | int, ...]) -> str:

@@ -106,12 +106,12 @@ def _refused(report: Mapping[str, Any], action: Action) -> OrchestrateError:
         case "disk":
             return StoreError(
                 f"no space left while '{action.stage}' ran: {message}",
-                hint="free some space, run 'orchestrate cache gc --max-size 10GiB', or set cache.dir",
+                hint="free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir",
             )
         case "memory":
             return WorkerLostError(
                 f"'{action.stage}' ran out of memory",
-                hint="set executor.workers=1, use smaller model.dims, or a machine with more memory",
+                hint="set executor.workers=1, use smaller model.dims, or more memory",
             )
         case "exit":
             return StageError(f"{message}, which ends the worker", where=where)

@@ -1,6 +1,7 @@
 """The local executor: runs what is not cached, each action once, until every variant is settled.
 
-An action is considered when its inputs are known and some living variant has passed the gates before
+An action is considered when its inputs are known and some living variant has passed the gates
+before
 it. Equal keys meet at the key's lock: the second action, or the second process, waits for the first
 and then finds the result. A failure settles the variants that wanted the action; the others go on.
 """
@@ -32,7 +33,9 @@ from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
 _LOCK_POLL_S: Final = 0.05
-_THREADS: Final = 1  # a fixed number: the order of float sums, and so a result's bytes, depend on it
+_THREADS: Final = (
+    1  # a fixed number: the order of float sums, and so a result's bytes, depend on it
+)
 
 
 @dataclass(kw_only=True)

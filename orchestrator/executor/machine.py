@@ -1,4 +1,4 @@
-"""The machine-wide lock: ordinary actions share it, a benchmark holds it alone (across processes)."""
+"""The machine-wide lock: ordinary actions share it, a benchmark holds it alone."""
 
 from __future__ import annotations
 

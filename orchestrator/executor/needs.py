@@ -1,4 +1,4 @@
-"""Which modules the warm server imports for an action: those of the distributions its stage uses."""
+"""Which modules the warm server imports for an action: those its stage uses."""
 
 from __future__ import annotations
 

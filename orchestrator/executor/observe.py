@@ -37,6 +37,7 @@ class Recorder:
         self._observer = observer
         self._modules: set[str] = set()
         self._files: set[Path] = set()
+        self._absent: set[Path] = set()
         self._recording = 0
         self._hooked = False
 
@@ -87,15 +88,22 @@ class Recorder:
         return path
 
     def record(self) -> dict[str, Any]:
-        """Return everything recorded: ``modules``, ``distributions`` and ``files`` with digests."""
+        """Return everything recorded.
+
+        ``modules``, ``distributions`` and ``files`` have digests ('' for a file looked for in vain);
+        ``origins`` says which distribution a newly imported package came from, so that one which
+        shadows it is noticed.
+        """
         local, packages = self._classify(self._modules)
+        absent = {path for path in self._absent if not path.exists()}
         return {
+            "origins": _origins(self._modules),
             "modules": {name: self._observer.module(name) for name in sorted(local)},
             "distributions": {name: self._observer.distribution(name) for name in sorted(packages)},
             "files": {
-                self._relative(path): self._observer.file(self._relative(path))
-                for path in sorted(self._files)
-                if path.exists()
+                self._relative(path): self._digest(path)
+                for path in sorted(self._files | absent)
+                if path.exists() or path in absent
             },
         }
 
@@ -117,6 +125,8 @@ class Recorder:
         )
         if not ignored and path.is_file():
             self._files.add(path)
+        elif not ignored and not path.exists():
+            self._absent.add(path)
 
     @contextlib.contextmanager
     def _native_reads(self) -> Iterator[None]:
@@ -145,6 +155,9 @@ class Recorder:
                 if isinstance(other, ModuleType) and vars(other).get("safe_open") is recording:
                     setattr(other, "safe_open", original)  # noqa: B010
 
+    def _digest(self, path: Path) -> str:
+        return self._observer.file(self._relative(path)) if path.exists() else ""
+
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)
 
@@ -169,6 +182,18 @@ class Recorder:
                     seen.add(other)
                     queue.append(other)
         return local, packages
+
+
+def _origins(names: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(names):  # a package comes before its modules
+        path, top = _file_of(name), name.partition(".")[0]
+        seen = any(other.partition(".")[0] == top for other in found)
+        if path is None or seen or is_own(name) or is_example(name) or is_standard_library(path):
+            continue
+        if owners := _owners(name, path):
+            found[name] = owners[0]
+    return found
 
 
 def _import_error(function: str, name: str, exc: Exception) -> StageError:
@@ -221,7 +246,8 @@ def _owners(name: str, path: Path) -> list[str]:
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
     return {
-        top: sorted(set(names)) for top, names in importlib.metadata.packages_distributions().items()
+        top: sorted(set(names))
+        for top, names in importlib.metadata.packages_distributions().items()
     }
 
 

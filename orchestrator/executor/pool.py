@@ -121,6 +121,15 @@ class Pool:
         for worker in list(self._pids):
             self.kill(worker)
         if self._connection is not None:
+            # The server ends now. It may have started workers that we have not heard of.
+            self._connection.settimeout(_END_TIMEOUT_S)
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+                while data := self._connection.recv(MESSAGE_BYTES):
+                    message = json.loads(data)
+                    if message["op"] == "started":
+                        self._pids[message["id"]] = message["pid"]
+                        self.kill(message["id"])
             self._connection.close()
             self._connection = None
         if self._process is not None:

@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -59,8 +60,15 @@ class Server:
         else:
             for name in request["needs"]:
                 _import(name)
+            if self._parent_gone():
+                return False  # nobody would take the result
             self._fork(request, descriptors)
         return True
+
+    def _parent_gone(self) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         gc.freeze()
@@ -69,6 +77,8 @@ class Server:
             self._become_worker(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+        with contextlib.suppress(OSError):  # the child does the same; whoever is first
+            os.setpgid(pid, pid)
         watch = os.pidfd_open(pid)
         self._workers[watch] = (request["id"], pid)
         self._selector.register(watch, selectors.EVENT_READ, None)
@@ -87,7 +97,7 @@ class Server:
             from orchestrator.executor import worker
 
             code = worker.main(request["directory"], descriptors[0])
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # whatever it was, the child must end here
             traceback.print_exc()
         finally:
             with contextlib.suppress(OSError, ValueError):
@@ -120,7 +130,7 @@ def _import(name: str) -> None:
     """Import a library; the stage that needs it will report a failure in the user's terms."""
     try:
         importlib.import_module(name)
-    except Exception:
+    except Exception:  # noqa: BLE001  # any import may fail in any way
         print(f"preloading {name} failed:", file=sys.stderr)
         traceback.print_exc()
 

@@ -40,14 +40,17 @@ def main(directory: str, events: int) -> int:
     except SystemExit as exc:
         result = _failure("exit", f"the code called sys.exit({exc.code!r})")
     except OrchestrateError as exc:
-        result = _failure("stage", exc.message, where=exc.where, hint=exc.hint)
+        if exc.__cause__ is not None:
+            traceback.print_exception(exc.__cause__)
+        kind = "memory" if isinstance(exc.__cause__, MemoryError) else "stage"
+        result = _failure(kind, exc.message, where=exc.where, hint=exc.hint)
     except MemoryError:
         result = _failure("memory", "not enough memory")
     except OSError as exc:
         traceback.print_exc()
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         result = _failure("disk" if full else "bug", f"{type(exc).__name__}: {exc}")
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001  # user code may raise anything
         traceback.print_exc()
         result = _failure("bug", f"{type(exc).__name__}: {exc}", place=_place(exc))
     result["seconds"] = time.perf_counter() - begun

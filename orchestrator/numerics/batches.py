@@ -54,7 +54,7 @@ def write_batches(
     for batch, arrays in batches:
         with (root / batch.file).open("wb") as file:
             # allow_pickle=False: an object array is an error, never a pickle in the store.
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
         index.append(batch)
     if labels is not None:
         np.save(root / LABELS, labels, allow_pickle=False)

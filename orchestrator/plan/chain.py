@@ -253,9 +253,7 @@ class _Chain:
     ) -> Ref:
         salt = self.config.cache.salt
         action = self.graph.add(stage, params, inputs=inputs, files=files, salt=salt)
-        self.variant.steps.append(
-            Step(role=role, action=action, gates=len(self.variant.gates))
-        )
+        self.variant.steps.append(Step(role=role, action=action, gates=len(self.variant.gates)))
         return Ref(action=action, output=output)
 
 
@@ -267,5 +265,3 @@ def calibration_params(calibration: Any) -> dict[str, Any]:
     if calibration.method != "percentile":
         fields.pop("percentile")
     return fields
-
-

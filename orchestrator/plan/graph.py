@@ -31,7 +31,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """A stage with parameters and inputs. Two variants that need the same action share its ``id``."""
+    """A stage with parameters and inputs. Variants that need the same action share its ``id``."""
 
     id: str
     stage: str
@@ -46,7 +46,7 @@ class Gate:
     """A judgement that a variant must pass before anything behind it runs for this variant.
 
     Attributes:
-        name: What is judged, as shown to people: ``onnx``, ``lowered``, ``session``, ``task``, ``audit``.
+        name: What is judged, for people: ``onnx``, ``lowered``, ``session``, ``task``, ``audit``.
         check: The kind of verdict.
         action: The action whose values are judged.
         precision: Whose tolerance applies.

@@ -1,4 +1,4 @@
-"""What a variant's configuration points at: files with their digests, and the effective shape ranges."""
+"""What a configuration points at: files with their digests, and the effective shape ranges."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def dims_of(config: Config) -> dict[str, dict[str, int]]:
 
 
 def _check_names(model: Model) -> None:
-    used = {size for entry in model.inputs.values() for size in entry.shape if isinstance(size, str)}
+    used = {
+        size for entry in model.inputs.values() for size in entry.shape if isinstance(size, str)
+    }
     for name, entry in model.inputs.items():
         for axis, size in enumerate(entry.shape):
             if isinstance(size, str) and size not in model.dims:

@@ -1,8 +1,8 @@
 """The second level of a key: what user code touched last time, compared with what is there now.
 
 A worker records the modules, distributions and files that a factory or data function really used
-(:mod:`orchestrator.executor.observe`). The record lies under the action's first-level key; if all of
-it still holds, it completes the key. The same two levels as ccache's manifests.
+(:mod:`orchestrator.executor.observe`). The record lies under the action's first-level key; if all
+of it still holds, it completes the key. The same two levels as ccache's manifests.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class Observer:
                 old, new = digest.split(" ")[0], now.split(" ")[0] or "none"
                 what = f"{old} → {new}" if old != new else "reinstalled with other contents"
                 found.append(f"{name} {what}")
+        for name, distribution in record["origins"].items():
+            if not self._now("origin", f"{name} {distribution}"):
+                found.append(f"{name} does not come from {distribution} any more")
         for name, digest in record["files"].items():
             if self._now("file", name) != digest:
                 found.append(f"{name} changed")
@@ -44,7 +47,8 @@ class Observer:
 
     def _now(self, kind: str, name: str) -> str:
         if (kind, name) not in self._known:
-            look = {"module": self.module, "distribution": self.distribution, "file": self.file}
+            look = {"module": self.module, "origin": self.origin}
+            look |= {"distribution": self.distribution, "file": self.file}
             try:
                 self._known[kind, name] = look[kind](name)
             except (OSError, importlib.metadata.PackageNotFoundError):
@@ -64,8 +68,16 @@ class Observer:
         record = record_path(name)
         return f"{version} {self._index.file(record) if record is not None else '-'}"
 
+    def origin(self, name: str) -> str:
+        """Return where ``module distribution`` would be imported from; '' when from elsewhere."""
+        module, _, distribution = name.partition(" ")
+        path, record = find_source(module, self._search_path), record_path(distribution)
+        if path is None or record is None or not path.is_relative_to(record.parent.parent):
+            return ""
+        return str(path)
+
     def file(self, name: str) -> str:
-        """Return the digest of a file or directory; a relative name starts at the base directory."""
+        """Return the digest of a file or directory; relative names start at the base."""
         path = self._base / name
         return self._index.directory(path) if path.is_dir() else self._index.file(path)
 

@@ -14,7 +14,7 @@ _SHORT: Final = 40
 
 
 def nearest_difference(material: Mapping[str, Any], store: Store) -> str:
-    """Return what differs from the nearest stored result of the same stage; '' when there is none."""
+    """Return what differs from the nearest stored result of the stage; '' when there is none."""
     same = (result for result in store.results.all() if result.stage == material["stage"])
     found = [
         list(_differences(result.material, material, ""))

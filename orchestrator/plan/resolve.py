@@ -132,7 +132,9 @@ class Resolver:
     def _measurement(self, key: str, material: Any) -> Resolved:
         newest = None if self._fresh else self._store.results.newest_measurement(key)
         if newest is None:
-            reason = "benchmark.fresh=true" if self._fresh else "not measured before on this machine"
+            reason = (
+                "benchmark.fresh=true" if self._fresh else "not measured before on this machine"
+            )
             return Resolved(state=State.RUNS, key=key, material=material, reason=reason)
         return Resolved(state=State.CACHED, key=key, material=material, result=newest)
 
@@ -147,12 +149,16 @@ class Resolver:
             full = {**material, "observed": key_part(record)}
             known = self._known(digests.of_json("action", full), full, first, "")
             if known.state is State.CACHED or known.warning:
-                return known if known.result else Resolved(
-                    state=State.RUNS,
-                    key=first,
-                    material=material,
-                    reason=known.reason,
-                    warning=known.warning,
+                return (
+                    known
+                    if known.result
+                    else Resolved(
+                        state=State.RUNS,
+                        key=first,
+                        material=material,
+                        reason=known.reason,
+                        warning=known.warning,
+                    )
                 )
         reason = "; ".join(changes[:3]) or "not built before with these inputs"
         return Resolved(state=State.RUNS, key=first, material=material, reason=reason)

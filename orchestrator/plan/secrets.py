@@ -13,8 +13,8 @@ _SHORTEST = 4
 class Secrets:
     """Replaces the values of ``${oc.env:NAME}`` in whatever is stored or shown.
 
-    In a key the value still counts: it is replaced by its digest. A value shorter than four characters
-    is replaced only where it is the whole text, because it would occur everywhere.
+    In a key the value still counts: it is replaced by its digest. A value shorter than four
+    characters is replaced only where it is the whole text, because it would occur everywhere.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:

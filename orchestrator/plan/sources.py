@@ -1,4 +1,4 @@
-"""Where imported modules come from, without importing them: local files or installed distributions."""
+"""Where modules come from, without importing them: local files or distributions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-# The tool's own modules are covered by stage versions; its examples are a user's code like any other.
+# The tool's own modules are covered by stage versions; its examples are a user's code like any
+# other.
 OWN_PACKAGE = "orchestrator"
 OWN_EXAMPLES = "orchestrator.examples"
 

@@ -19,6 +19,7 @@ from orchestrator.report.summary import Summary, summarize
 from orchestrator.store.collection import pin
 from orchestrator.store.store import Store, explained
 
+
 @dataclass(frozen=True, kw_only=True)
 class VariantResult:
     """What became of one variant.
@@ -42,7 +43,7 @@ class VariantResult:
     manifest: dict[str, Any]
 
 
-def write_experiment(
+def write_experiment(  # noqa: PLR0917  # one call, in session.py
     variant: Variant,
     composed: Composed,
     outcome: Outcome,

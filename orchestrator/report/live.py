@@ -43,7 +43,9 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self._moving:
             self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=8,
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=8,
                 transient=True,
             )
             self._live.start()

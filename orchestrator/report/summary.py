@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-
 _NAMES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -41,7 +40,12 @@ class Summary:
 
 
 def summarize(
-    name: str, *, passed: bool, values: Mapping[str, Mapping[str, Any]], size: int | None, metric: str | None
+    name: str,
+    *,
+    passed: bool,
+    values: Mapping[str, Mapping[str, Any]],
+    size: int | None,
+    metric: str | None,
 ) -> Summary:
     """Return the summary of a variant from the values of its steps, by role."""
     judged = values.get("judge session") or values.get("judge lowered") or values.get("judge onnx")

@@ -72,7 +72,7 @@ def size_text(count: int | None) -> str:
     if count is None:
         return "–"
     size, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):  # noqa: B007  # the last unit reached is used below
+    for unit in ("B", "KiB", "MiB", "GiB"):  # the last unit reached is used below
         if size < _KIB or unit == "GiB":
             break
         size /= _KIB

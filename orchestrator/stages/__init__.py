@@ -1,0 +1,1 @@
+"""The stages, one module each; `catalogue` finds them by name."""

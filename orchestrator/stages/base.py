@@ -1,6 +1,7 @@
 """What a stage is: a declaration that the planner reads, and a function that a worker runs.
 
-The planner imports stage modules for their ``STAGE`` declaration and must stay light: a stage module
+The planner imports stage modules for their ``STAGE`` declaration and must stay light: a stage
+module
 imports torch, onnx, onnxruntime or numpy only inside its functions. ``run(ctx)`` is called in a
 fresh worker process with plain JSON parameters, read-only input directories and empty output
 directories; :func:`execute` checks on every run that the declaration was kept.
@@ -131,7 +132,8 @@ def execute(stage: Stage, ctx: Context) -> Json:
 
     Raises:
         StageError: from the stage itself.
-        TypeError, ValueError, AssertionError: when the stage broke its declaration; addressed to the
+        TypeError, ValueError, AssertionError: when the stage broke its declaration; addressed to
+        the
             stage's author.
     """
     missing = {name for name in stage.inputs if not name.endswith("?")} - set(ctx.inputs)
@@ -146,7 +148,7 @@ def execute(stage: Stage, ctx: Context) -> Json:
     for name, path in ctx.inputs.items():
         if _fingerprint(path) != before[name]:
             raise AssertionError(
-                f"stage '{stage.name}' changed its input '{name}': inputs are shared and read-only; "
+                f"stage '{stage.name}' changed its input '{name}': inputs are read-only; "
                 "write to ctx.outputs or ctx.scratch"
             )
     for name, path in ctx.outputs.items():

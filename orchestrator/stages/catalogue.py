@@ -35,7 +35,8 @@ def stage(name: str) -> Stage:
     """
     if name not in NAMES:
         raise UsageError(
-            f"there is no stage '{name}'", hint=nearest(name, NAMES) or f"stages: {', '.join(NAMES)}"
+            f"there is no stage '{name}'",
+            hint=nearest(name, NAMES) or f"stages: {', '.join(NAMES)}",
         )
     declared: Stage = importlib.import_module(f"orchestrator.stages.{name}").STAGE
     return declared

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from orchestrator.errors import StoreError
 from orchestrator.store import digests
@@ -17,6 +19,8 @@ from orchestrator.store.files import write_durably
 from orchestrator.store.locks import try_lock
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(kw_only=True)
@@ -74,6 +78,8 @@ def pins(store: Store, *, prune: bool = False) -> Pins:
             content = json.loads(path.read_bytes())
             trees = set(content["trees"])
             gone = _gone(Path(content["directory"]))
+            if not all(_DIGEST.fullmatch(tree) for tree in trees):
+                raise ValueError("a pin names trees by their digests")
         except (OSError, ValueError, KeyError, TypeError):
             found.unreadable.append(path)
             continue
@@ -167,8 +173,9 @@ def collect(store: Store, max_bytes: int) -> Collected:
 def _collect(store: Store, max_bytes: int) -> Collected:
     _sweep_temporary(store)
     pinned = pins(store, prune=True)
-    results = sorted(store.results.all(), key=lambda result: last_used(store, result.key))
-    needs = {result.key: _trees_of(store, result) for result in results}
+    needs: dict[str, set[str]] = {}
+    for result in store.results.all():  # several measurements may share a key
+        needs.setdefault(result.key, set()).update(_trees_of(store, result))
     sizes = {tree: _own_bytes(store, tree) for tree in store.trees.all()}
     freed = removed_trees = removed_results = 0
     users: dict[str, int] = {}
@@ -185,12 +192,14 @@ def _collect(store: Store, max_bytes: int) -> Collected:
 
     for tree in [tree for tree in sizes if not users.get(tree)]:
         drop(tree)
-    for result in results:
+    for key in sorted(needs, key=lambda key: last_used(store, key)):
         if sum(sizes.values()) <= max_bytes or pinned.unreadable:
             break
-        store.results.forget(result.key)
+        if needs[key] <= pinned.trees:
+            continue  # forgetting it would free nothing
+        store.results.forget(key)
         removed_results += 1
-        for tree in needs[result.key]:
+        for tree in needs[key]:
             users[tree] -= 1
             if users[tree] == 0:
                 drop(tree)

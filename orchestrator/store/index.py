@@ -6,6 +6,7 @@ A ``diskcache.Cache`` with eviction off. diskcache unpickles values and keys who
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -21,10 +22,12 @@ from orchestrator.store import digests
 _PICKLE_MODE: Final = 4  # diskcache.core.MODE_PICKLE
 _FINE_GUARD_NS: Final = 50_000_000
 _COARSE_GUARD_NS: Final = 2_000_000_000
+# What a new database cures. Locked, read-only or full ones are left alone: others may use them.
+_DAMAGED: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StrictDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
-    """A diskcache ``Disk`` that stores text, bytes and numbers, and neither pickles nor unpickles."""
+    """A diskcache ``Disk`` for text, bytes and numbers that neither pickles nor unpickles."""
 
     def put(self, key: Any) -> Any:
         """Store a key; only text."""
@@ -89,7 +92,8 @@ class Index:
         """Return remembered text, or None."""
         try:
             found = self._open().get(key)
-        except (sqlite3.Error, ValueError, OSError, diskcache.Timeout):
+        except (sqlite3.Error, ValueError, OSError, diskcache.Timeout) as exc:
+            self._discard_if_damaged(exc)
             return None
         return found if isinstance(found, str) else None
 
@@ -97,8 +101,8 @@ class Index:
         """Remember text; an index that cannot be written costs time, never a result."""
         try:
             self._open().set(key, value)
-        except (sqlite3.Error, OSError, diskcache.Timeout):
-            return
+        except (sqlite3.Error, OSError, diskcache.Timeout) as exc:
+            self._discard_if_damaged(exc)
 
     def close(self) -> None:
         """Close the database."""
@@ -109,7 +113,9 @@ class Index:
     def _digest(self, kind: str, path: Path, compute: Callable[[Path], str]) -> str:
         key = f"{kind}:{path}"
         stat = path.stat()
-        identity = f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{stat.st_dev}"
+        identity = (
+            f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{stat.st_dev}"
+        )
         remembered = self._seen.get(key) or _split(self.get(key))
         if remembered is not None and remembered[0] == identity:
             self._seen[key] = remembered
@@ -127,11 +133,19 @@ class Index:
         if self._cache is None:
             try:
                 self._cache = self._connect()
-            except (sqlite3.DatabaseError, ValueError):
-                # A damaged index holds nothing that the files do not: begin a new one.
-                shutil.rmtree(self._directory, ignore_errors=True)
+            except (sqlite3.DatabaseError, ValueError) as exc:
+                self._discard_if_damaged(exc)
                 self._cache = self._connect()
         return self._cache
+
+    def _discard_if_damaged(self, exc: Exception) -> None:
+        """A damaged index holds nothing that the files do not: the next use begins a new one."""
+        code = getattr(exc, "sqlite_errorcode", None)
+        if isinstance(exc, ValueError) or (code is not None and code & 0xFF in _DAMAGED):
+            with contextlib.suppress(sqlite3.Error):
+                self.close()
+            self._cache = None
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _connect(self) -> Any:
         self._directory.mkdir(parents=True, exist_ok=True)

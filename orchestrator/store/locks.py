@@ -1,7 +1,7 @@
 """File locks (flock) that live as long as the work: a descriptor may be handed to a worker.
 
-flock belongs to the open file description, so a lock whose descriptor was passed on is free only when
-every holder has closed it or died.
+flock belongs to the open file description, so a lock whose descriptor was passed on is free only
+when every holder has closed it or died.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results by action key, records of what user code touched, and measurements: one JSON file each."""
+"""Results by action key, records of user code, and measurements: one JSON file each."""
 
 from __future__ import annotations
 
@@ -102,7 +102,10 @@ class Results:
             found = json.loads(self._observation(key).read_bytes())
         except (OSError, ValueError):
             return []
-        return list(found["records"]) if found.get("schema") == SCHEMA else []
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            return []
+        records = found.get("records")
+        return [one for one in records if _is_record(one)] if isinstance(records, list) else []
 
     def observe(self, key: str, record: Mapping[str, Any]) -> None:
         """Add an observation under a first-level key (the caller holds the key's lock)."""
@@ -146,6 +149,33 @@ def _read(path: Path, key: str) -> Result | None:
         found = json.loads(path.read_bytes())
         if found.pop("schema") != SCHEMA or found.get("key") != key:
             return None
-        return Result(**found)
+        result = Result(**found)
+        return result if _is_whole(result) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_whole(result: Result) -> bool:
+    """Whether the fields that a reader relies on have their types."""
+    return (
+        isinstance(result.stage, str)
+        and isinstance(result.material, dict)
+        and isinstance(result.values, dict)
+        and isinstance(result.log, str)
+        and _is_texts(result.outputs)
+        and _is_texts(result.tools)
+        and all(
+            isinstance(number, int | float)
+            for number in (result.seconds, result.peak_bytes, result.created)
+        )
+    )
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_texts(value.get(part)) for part in ("modules", "distributions", "origins", "files")
+    )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())

@@ -96,7 +96,7 @@ class Store:
             )
 
     def begin(self) -> Path:
-        """Start a session: hold the store against collection; return a directory for temporary files.
+        """Start a session: keep collection away; return a directory for temporary files.
 
         Raises:
             StoreError: the store cannot be written.
@@ -106,7 +106,7 @@ class Store:
             name = f"session-{uuid.uuid4().hex}"
             self._locks.append(take(self.root / "tmp" / f"{name}.lock"))
             self._scratch = self.root / "tmp" / name
-            self._scratch.mkdir()
+            self._scratch.mkdir(mode=0o700)  # requests in it may hold secrets
             return self._scratch
 
     def end(self) -> None:
@@ -126,7 +126,7 @@ class Store:
             return try_lock(self.root / "locks" / f"{key}.key")
 
     def lookup(self, key: str) -> tuple[Result | None, str]:
-        """Return the result of *key* if all its trees are whole, and a warning ('' when all is well).
+        """Return the result of *key* if all its trees are whole, and a warning ('' if all is well).
 
         A damaged entry is a miss: it will be built again and put in the place of the damaged one.
         """

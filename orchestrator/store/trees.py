@@ -1,8 +1,8 @@
 """The content store: immutable, read-only directory trees named by the digest of their listing.
 
 ``trees/ab/<digest>/`` holds the files, ``trees/ab/<digest>.list`` the listing whose SHA-256 is the
-name. A sub-directory is a tree of its own, linked in relatively: onnx and onnxruntime accept weights
-in a linked *directory*, while they refuse linked files.
+name. A sub-directory is a tree of its own, linked in relatively: onnx and onnxruntime accept
+weights in a linked *directory*, while they refuse linked files.
 """
 
 from __future__ import annotations
@@ -72,14 +72,11 @@ class Trees:
                 (source / entry.name).symlink_to(f"../../{entry.tree[:2]}/{entry.tree}")
         fsync_directory(source)
         write_durably(self._listing(digest), listing.encode())
-        self._retire(target)
-        try:
-            source.rename(target)
-        except OSError as exc:
-            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            shutil.rmtree(source)  # another process stored the same tree meanwhile
-            return digest
+        while not _renamed(source, target):
+            if self.check(digest) is None:  # another process stored the same tree meanwhile
+                shutil.rmtree(source)
+                return digest
+            self._retire(target)
         target.chmod(0o555)
         fsync_directory(target.parent)
         return digest
@@ -104,10 +101,14 @@ class Trees:
         if entries is None:
             return "is not in the store"
         root = self.path(digest)
+        if not root.is_dir():
+            return "is not in the store"
         for entry in entries:
             path = root / entry.name
             if entry.tree:
-                problem = self.check(entry.tree, thorough=thorough) if path.is_dir() else "is missing"
+                problem = (
+                    self.check(entry.tree, thorough=thorough) if path.is_dir() else "is missing"
+                )
                 if problem is not None:
                     return f"{entry.name}: {problem}"
                 continue
@@ -177,6 +178,17 @@ class Trees:
         aside = self._scratch / f"tree-{uuid.uuid4().hex}"
         path.rename(aside)
         return self.add(aside)
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Rename *source* to *target*; return False when there is something that is not empty."""
+    try:
+        source.rename(target)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

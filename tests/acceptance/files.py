@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 def make_files(root: Path) -> None:
     """Make ``calibration.npz``, ``pickled.pt`` and ``onnx/`` below *root*."""
     write_calibration(root, seed=1)
-    # A whole module: torch.load(weights_only=True) refuses it.
-    torch.save({"extra": Plain(), **_weights()}, root / "pickled.pt")
+    # An object beside the weights: torch.load(weights_only=True) refuses it.
+    torch.save({"made_by": SimpleNamespace(), "state": _weights()}, root / "pickled.pt")
     folder = root / "onnx"
     folder.mkdir()
     onnx.save_model(
@@ -57,10 +58,6 @@ def external_net() -> onnx.ModelProto:
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
-class Plain:
-    """What makes a checkpoint more than weights."""
 
 
 def _weights() -> dict[str, Any]:

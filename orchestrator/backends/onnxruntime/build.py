@@ -32,7 +32,7 @@ def build(model: Path, into: Path, target: Target, job: Job) -> Json:
         StageError: ONNX Runtime refuses the model, or what it wrote does not load, or has other
             inputs or outputs.
     """
-    disabled = KEEPS_FP16
+    disabled: tuple[str, ...] = KEEPS_FP16
     graph = onnx_files.load(model, weights=False)
     if is_quantized(graph):
         early = quantize_conv_results(graph)

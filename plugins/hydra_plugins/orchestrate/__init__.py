@@ -1,0 +1,1 @@
+"""Our Hydra launcher and sweeper."""

@@ -36,13 +36,13 @@ class OrchestrateSweeper(BasicSweeper):
         HydraConfig.instance().set_config(self.config)
         if self._dry:
             with tempfile.TemporaryDirectory() as directory:
-                return self._sweep_in(Path(directory), arguments)
+                return self._sweep_in(self.config, Path(directory), arguments)
         wanted = Path(str(OmegaConf.select(self.config, "hydra.sweep.dir")))
-        return self._sweep_in(make_exclusively(wanted), arguments)
+        return self._sweep_in(self.config, make_exclusively(wanted), arguments)
 
-    def _sweep_in(self, directory: Path, arguments: list[str]) -> Any:
-        with read_write(self.config.hydra), open_dict(self.config.hydra):
-            self.config.hydra.sweep.dir = str(directory)
+    def _sweep_in(self, config: DictConfig, directory: Path, arguments: list[str]) -> Any:
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.sweep.dir = str(directory)
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
