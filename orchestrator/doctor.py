@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _NEEDED: Final = (
     "pydantic",
     "safetensors",
 )
+_IMPORTED: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+_IMPORT_TIMEOUT_S: Final = 120
 _FREE_BYTES: Final = 5 * 2**30
 
 
@@ -45,7 +48,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Return all findings; heavy packages are tried in a process of their own."""
-    return [*_python(), *_packages(), *_backends(), *_tensorrt(), *_store()]
+    return [*_python(), *_packages(), *_imports(), *_backends(), *_tensorrt(), *_store()]
 
 
 def _python() -> Iterator[Finding]:
@@ -62,6 +65,30 @@ def _packages() -> Iterator[Finding]:
             yield Finding(
                 name=name, state="missing", text="not installed", advice=f"pip install '{name}'"
             )
+
+
+def _imports() -> Iterator[Finding]:
+    """Import the heavy packages as a worker would: an installed one may still not load."""
+    works = []
+    for module in _IMPORTED:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"import {module}"],
+            capture_output=True,
+            text=True,
+            timeout=_IMPORT_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode == 0:
+            works.append(module)
+        else:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            yield Finding(
+                name=f"import {module}",
+                state="missing",
+                text=last[0],
+                advice="reinstall it; a missing shared library is named above",
+            )
+    yield Finding(name="imports", state="ok", text=", ".join(works) or "none")
 
 
 def _backends() -> Iterator[Finding]:

@@ -30,11 +30,13 @@ from orchestrator.plan.inputs import Files
 from orchestrator.plan.observed import Observer
 from orchestrator.plan.resolve import Resolver
 from orchestrator.plan.secrets import Secrets
-from orchestrator.report.directories import make_exclusively, variant_name
+from orchestrator.report.directories import make_exclusively, variant_names
 from orchestrator.report.experiment import VariantResult, write_experiment
 from orchestrator.report.live import LiveView
+from orchestrator.report.table import markdown
 from orchestrator.store.collection import touch
-from orchestrator.store.store import Store, default_directory
+from orchestrator.store.files import write_durably
+from orchestrator.store.store import Store, default_directory, explained
 
 LOGGER = logging.getLogger("orchestrate")
 
@@ -82,8 +84,10 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
         )
         files = Files(base, store.index)
         graph = Graph()
-        for variant, config in zip(variants, configs, strict=True):
-            name = variant_name(variant.overrides, config.model.name)
+        names = variant_names(
+            [variant.overrides for variant in variants], [config.model.name for config in configs]
+        )
+        for variant, config, name in zip(variants, configs, names, strict=True):
             add_variant(
                 graph,
                 Variant(
@@ -148,6 +152,10 @@ class Session:
                     )
                 )
         self.results += found
+        if self.directory is not None:
+            with explained(self.directory):
+                summary = markdown([result.summary for result in self.results])
+                write_durably(self.directory / "summary.md", summary.encode())
         self.warnings += outcome.warnings
         self.interrupted = self.interrupted or outcome.interrupted
         return [

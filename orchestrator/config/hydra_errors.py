@@ -14,6 +14,7 @@ from orchestrator.errors import ConfigError, OrchestrateError, nearest
 
 _NOT_IN_STRUCT: Final = re.compile(r"Key '([^']+)' is not in struct")
 _OVERRIDE: Final = re.compile(r"Could not (?:override|append to|delete from config)[^']*'([^']+)'")
+_PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
@@ -32,6 +33,12 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
             hint="an override is key=value; quote what the shell would change",
         )
     causes = text + str(exc.__cause__ or "")
+    if (found := _PRESENT.search(text)) is not None:
+        return ConfigError(
+            "is there already",
+            where=f"{found[1]} (command line)",
+            hint="leave out the +, or write ++ to set it whether it is there or not",
+        )
     if (found := _GROUP.search(text)) is not None:
         return _unknown(found[1], exc)
     if (found := _OVERRIDE.search(text)) is not None or _NOT_IN_STRUCT.search(causes):

@@ -14,10 +14,10 @@ COMMAND_LINE = "command line"
 
 def origin_of(key: str, cfg: DictConfig, primary: str) -> str:
     """Return where the dotted *key* was last set: ``command line``, a file, or '' when unknown."""
-    overrides = [str(text) for text in OmegaConf.select(cfg, "hydra.overrides.task") or []]
-    if any(_overrides(text, key) for text in overrides):
-        return COMMAND_LINE
     choices = dict(OmegaConf.select(cfg, "hydra.runtime.choices") or {})
+    overrides = [str(text) for text in OmegaConf.select(cfg, "hydra.overrides.task") or []]
+    if any(_overrides(text, key) for text in overrides if _name(text) not in choices):
+        return COMMAND_LINE  # group=option only chooses a file, which is looked at below
     sources = [
         Path(source["path"])
         for source in OmegaConf.select(cfg, "hydra.runtime.config_sources") or []
@@ -30,8 +30,8 @@ def origin_of(key: str, cfg: DictConfig, primary: str) -> str:
         if not choice or (package and relative == key):
             continue
         for source in sources:
-            path = source / group / f"{choice}.yaml"
-            if path.is_file() and _has(path, relative.split(".")):
+            path = _setter(source / group, str(choice), relative.split("."), set())
+            if path is not None:
                 return shown(path)
     return ""
 
@@ -42,16 +42,35 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
+def _name(text: str) -> str:
+    return text.lstrip("+~").partition("=")[0]
+
+
 def _overrides(text: str, key: str) -> bool:
-    name = text.lstrip("+~").partition("=")[0]
+    name = _name(text)
     return name == key or key.startswith(f"{name}.") or name.startswith(f"{key}.")
 
 
-def _has(path: Path, keys: Sequence[str]) -> bool:
+def _setter(folder: Path, option: str, keys: Sequence[str], seen: set[str]) -> Path | None:
+    """Return the file of *option*, or of the options of its defaults list, that sets *keys*."""
+    path = folder / f"{option}.yaml"
+    if option in seen or not path.is_file():
+        return None
+    seen.add(option)
     try:
-        found: Any = yaml.safe_load(path.read_text())
+        content: Any = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError):
-        return False
+        return None
+    if _has(content, keys):
+        return path
+    defaults = content.get("defaults") if isinstance(content, dict) else None
+    options = [name for name in defaults or [] if isinstance(name, str)]
+    found = (_setter(folder, name, keys, seen) for name in reversed(options))
+    return next((one for one in found if one is not None), None)
+
+
+def _has(content: Any, keys: Sequence[str]) -> bool:
+    found = content
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             return False

@@ -197,6 +197,10 @@ class Simplifier(Group):
     name: Literal["onnxsim", "none"]
     fuse_batch_norm: bool = Field(default=True, description="Fold BatchNormalization into Conv.")
     constant_folding: bool = True
+    skip: list[str] = Field(
+        default_factory=list,
+        description="onnxsim passes left out, such as fuse_matmul_add_bias_into_gemm_batched.",
+    )
 
 
 class Precision(Group):

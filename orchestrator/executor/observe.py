@@ -90,7 +90,7 @@ class Recorder:
     def record(self) -> dict[str, Any]:
         """Return everything recorded.
 
-        ``modules``, ``distributions`` and ``files`` have digests ('' for a file looked for in vain);
+        ``modules``, ``distributions`` and ``files`` have digests, '' for a file looked for in vain;
         ``origins`` says which distribution a newly imported package came from, so that one which
         shadows it is noticed.
         """
@@ -118,6 +118,7 @@ class Recorder:
         text = str(path)
         ignored = (
             path.suffix in _IGNORED_SUFFIXES
+            or text in sys.path
             or text.startswith(_IGNORED_ROOTS)
             or path.is_relative_to(self._store)
             or any(part.endswith((".dist-info", ".egg-info")) for part in path.parts)

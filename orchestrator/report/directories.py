@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from orchestrator.store import digests
 
 _MAX_NAME = 120
 
@@ -29,11 +31,26 @@ def make_exclusively(wanted: Path) -> Path:
             return path.absolute()
 
 
-def variant_name(overrides: list[str], fallback: str) -> str:
-    """Return a directory name from a variant's overrides: ``precision=fp16,model=digits``."""
-    text = ",".join(text.lstrip("+") for text in overrides) or fallback
-    name = re.sub(r"[^\w.,=+-]+", "_", text).strip("._")
-    return name[:_MAX_NAME] or fallback
+def variant_names(overrides: Sequence[Sequence[str]], fallbacks: Sequence[str]) -> list[str]:
+    """Return a directory name for each variant of a run: ``precision=fp16``.
+
+    Args:
+        overrides: Each variant's overrides; those that all variants share are left out.
+        fallbacks: Each variant's name when nothing is left.
+    """
+    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [
+        _file_name(",".join(text.lstrip("+") for text in own if text not in shared) or fallback)
+        for own, fallback in zip(overrides, fallbacks, strict=True)
+    ]
+
+
+def _file_name(text: str) -> str:
+    """Return *text* as a file name; one that had to be cut stays distinct by a digest."""
+    name = re.sub(r"[^\w.,=+-]+", "_", text).strip("._") or "variant"
+    if len(name) <= _MAX_NAME:
+        return name
+    return f"{name[:_MAX_NAME]}-{digests.of_bytes(text.encode())[:8]}"
 
 
 def save_hydra(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:

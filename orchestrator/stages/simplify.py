@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import StageError
+from orchestrator.errors import StageError, nearest
 from orchestrator.stages.base import Context, Json, Repeats, Stage
 
 if TYPE_CHECKING:
@@ -65,12 +65,23 @@ def _simplified(ctx: Context, model: ModelProto) -> ModelProto:
     from orchestrator.exporters.quiet import captured
 
     options = ctx.params["simplifier"]
+    native = onnxsim.onnx_simplifier.C
+    listings = ("_list_optimizers", "_list_other_optimizers")  # not in every version
+    known = [name for listing in listings for name in getattr(native, listing, list)()]
+    for name in options.get("skip", ()):
+        if known and name not in known:
+            raise StageError(
+                f"onnxsim has no pass '{name}'",
+                where="simplifier.skip",
+                hint=nearest(name, known) or f"passes: {', '.join(sorted(known))}",
+            )
     try:
         with captured(ctx.scratch, ctx.log):
             result: ModelProto = onnxsim.simplify(
                 model,
                 skip_fuse_bn=not options.get("fuse_batch_norm", True),
                 skip_constant_folding=not options.get("constant_folding", True),
+                skipped_optimizers=list(options.get("skip", ())) or None,
                 certify=False,
             )[0]
     except Exception as exc:

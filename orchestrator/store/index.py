@@ -62,8 +62,9 @@ class Index:
     git and ccache).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, timeout_s: float = 10.0) -> None:
         self._directory = directory
+        self._timeout_s = timeout_s
         self._cache: Any = None
         self._seen: dict[str, tuple[str, str]] = {}
 
@@ -155,7 +156,7 @@ class Index:
             eviction_policy="none",
             size_limit=2**62,
             cull_limit=0,
-            timeout=10,
+            timeout=self._timeout_s,
         )
 
 
