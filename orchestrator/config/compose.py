@@ -24,6 +24,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate
+from orchestrator.config.origin import task_overrides
 from orchestrator.config.validate import PRIMARY
 from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
@@ -206,7 +207,7 @@ class Composer:
         callbacks.on_run_start(config=cfg, config_name=self._name)
         HydraConfig.instance().set_config(cfg)
         directory = Path(str(OmegaConf.select(cfg, "hydra.run.dir")))
-        overrides = [str(text) for text in cfg.hydra.overrides.task]
+        overrides = task_overrides(cfg)
         batch = Batch(
             variants=[Composed(index=0, config=cfg, overrides=overrides)],
             sweep=False,

@@ -15,8 +15,8 @@ COMMAND_LINE = "command line"
 def origin_of(key: str, cfg: DictConfig, primary: str) -> str:
     """Return where the dotted *key* was last set: ``command line``, a file, or '' when unknown."""
     choices = dict(OmegaConf.select(cfg, "hydra.runtime.choices") or {})
-    overrides = [str(text) for text in OmegaConf.select(cfg, "hydra.overrides.task") or []]
-    if any(_overrides(text, key) for text in overrides if _name(text) not in choices):
+    overrides = [text for text in task_overrides(cfg) if _name(text) not in choices]
+    if any(_overrides(text, key) for text in overrides):
         return COMMAND_LINE  # group=option only chooses a file, which is looked at below
     sources = [
         Path(source["path"])
@@ -34,6 +34,13 @@ def origin_of(key: str, cfg: DictConfig, primary: str) -> str:
             if path is not None:
                 return shown(path)
     return ""
+
+
+def task_overrides(cfg: DictConfig) -> list[str]:
+    """Return the overrides as they were written: interpolations in them are not resolved."""
+    node = OmegaConf.select(cfg, "hydra.overrides.task")
+    texts = OmegaConf.to_container(node, resolve=False) if node is not None else []
+    return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
 def shown(path: Path) -> str:

@@ -266,7 +266,10 @@ class LocalExecutor:
             raise
         except OrchestrateError as error:
             log = log_text(running.directory, self._secrets)
-            self._settle(action, Finished(status="failed", error=error, log=log, seconds=seconds))
+            failed = Finished(
+                status="failed", error=error, key=running.resolved.key, log=log, seconds=seconds
+            )
+            self._settle(action, failed)
         else:
             self._settle(action, Finished(status="ran", result=result, seconds=seconds))
         finally:

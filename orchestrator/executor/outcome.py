@@ -20,6 +20,7 @@ class Finished:
         status: ``shared`` means that another process built it while this one waited.
         result: The result, when there is one.
         error: Why it failed, or why it was skipped.
+        key: The action key as far as it was known; of a skipped action it is empty.
         log: The text the worker wrote, for a failed action.
         seconds: Wall time spent on it in this run; 0 when nothing ran.
     """
@@ -27,6 +28,7 @@ class Finished:
     status: Status
     result: Result | None = None
     error: OrchestrateError | None = None
+    key: str = ""
     log: str = ""
     seconds: float = 0.0
 

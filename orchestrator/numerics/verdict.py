@@ -13,6 +13,7 @@ from orchestrator.config.schema import Tolerance
 
 Values = Mapping[str, Any]
 
+_NONFINITE: Final = (("nan", "NaN"), ("inf", "Inf"))
 _FLOATS: Final = frozenset({"float16", "float32", "float64", "bfloat16"})
 
 
@@ -41,6 +42,9 @@ def judge_verdict(
         if numbers is None:
             if name not in values.get("missing", ()):
                 failures.append(f"output {name}: it was never compared")
+            continue
+        if (broken := _broken_reference(numbers)) is not None:
+            failures.append(f"output {name}: {broken}")  # nothing can be said beyond that
             continue
         failures += [
             f"output {name}: {text}" for text in _validity(numbers, min_variation, keep_io)
@@ -86,14 +90,22 @@ def _names(values: Values) -> Iterator[str]:
         yield f"the two sides were not computed from the same batches: {text}"
 
 
+def _broken_reference(numbers: Values) -> str | None:
+    """Return what makes the PyTorch model's own output useless, or None."""
+    counts = numbers["nonfinite"]["reference"]
+    kinds = [f"{kind} ({counts[key]} elements)" for key, kind in _NONFINITE if counts[key]]
+    if not kinds:
+        return None
+    return f"the PyTorch model itself gives {' and '.join(kinds)} (mend the model or its samples)"
+
+
 def _validity(numbers: Values, min_variation: float, keep_io: bool) -> Iterator[str]:
     """Yield what makes a comparison meaningless, whatever the tolerances."""
-    for side, subject in (("reference", "the PyTorch model itself"), ("artifact", "the artifact")):
-        counts = numbers["nonfinite"][side]
-        if counts["nan"]:
-            yield f"{subject} gives NaN ({counts['nan']} elements)"
-        if counts["inf"]:
-            yield f"{subject} gives Inf ({counts['inf']} elements)"
+    counts = numbers["nonfinite"]["artifact"]
+    if counts["nan"]:
+        yield f"the artifact gives NaN ({counts['nan']} elements)"
+    if counts["inf"]:
+        yield f"the artifact gives Inf ({counts['inf']} elements)"
     if mismatch := numbers["shape_mismatch"]:
         yield (
             f"the artifact gives shape {mismatch['artifact']}, the PyTorch model "

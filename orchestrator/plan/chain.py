@@ -253,7 +253,9 @@ class _Chain:
     ) -> Ref:
         salt = self.config.cache.salt
         action = self.graph.add(stage, params, inputs=inputs, files=files, salt=salt)
-        self.variant.steps.append(Step(role=role, action=action, gates=len(self.variant.gates)))
+        self.variant.steps.append(
+            Step(role=role, stage=stage, action=action, gates=len(self.variant.gates))
+        )
         return Ref(action=action, output=output)
 
 

@@ -66,6 +66,7 @@ class Step:
     """
 
     role: str
+    stage: str
     action: str
     gates: int
 

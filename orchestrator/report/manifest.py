@@ -11,7 +11,7 @@ from typing import Any, Final
 import orchestrator
 from orchestrator.errors import OrchestrateError
 from orchestrator.executor.outcome import Finished, Outcome
-from orchestrator.plan.graph import Variant
+from orchestrator.plan.graph import Step, Variant
 from orchestrator.plan.secrets import Secrets
 from orchestrator.report.summary import Summary
 from orchestrator.store.files import write_durably
@@ -50,7 +50,7 @@ def build_manifest(
         "status": _status(variant, outcome),
         "failures": [_error(error) for error in failures],
         "actions": [
-            _action(step.role, statuses[step.action], outcome.finished[step.action])
+            _action(step, statuses[step.action], outcome.finished[step.action])
             for step in variant.steps
         ],
         "gates": [
@@ -104,13 +104,13 @@ def _status(variant: Variant, outcome: Outcome) -> str:
     return "interrupted" if unfinished else "passed"
 
 
-def _action(role: str, status: str, finished: Finished) -> dict[str, Any]:
+def _action(step: Step, status: str, finished: Finished) -> dict[str, Any]:
     result = finished.result
     entry: dict[str, Any] = {
-        "role": role,
-        "stage": result.stage if result else role,
+        "role": step.role,
+        "stage": step.stage,
         "status": status,
-        "key": result.key if result else None,
+        "key": result.key if result else finished.key or None,
         "seconds": round(finished.seconds, 4),
         "built_seconds": round(result.seconds, 4) if result else None,
         "peak_bytes": result.peak_bytes if result else None,

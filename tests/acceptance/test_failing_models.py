@@ -18,7 +18,7 @@ MESSAGES: Mapping[str, tuple[str, ...]] = {
     "not_a_number": ("scores", "PyTorch model itself gives NaN"),
     "constant": ("scores", "hardly varies across inputs", "min_variation"),
     "untranslatable": ("eigh", "module 'spectrum'", "networks.py"),
-    "small_batches": ("model.dims.batch", "2..4", "declared is 1..8"),
+    "small_batches": ("batch", "model.dims", "8"),  # export and reference may both find it
     "leaves": ("sys.exit('enough')",),
     "wrong_input": ("['x']", "declared are ['image']"),
     "truncated": ("truncated.onnx", "100 bytes"),

@@ -35,6 +35,9 @@ MISTAKES = {
     "misspelt pass option": mistake(
         "exporter.constant_fold=true", says=("did you mean 'constant_folding'?",)
     ),
+    "added where it is": mistake(
+        "+exporter.opset=18", says=("exporter.opset", "is there already", "leave out the +")
+    ),
     "unknown group": mistake("presicion=fp16", says=("presicion", "did you mean 'precision'?")),
     "unknown option of a group": mistake(
         "precision=fp61", says=("precision", "'fp61'", "did you mean 'fp16'?")
@@ -81,7 +84,7 @@ MISTAKES = {
         "model.name=${now:%H}", says=("model.name", "${now:...}", "another value at every run")
     ),
     "impure through another field": mistake(
-        "+experiment.description=${hydra:job.num}",
+        "experiment.description=${hydra:job.num}",
         "model.name=${experiment.description}",
         says=("model.name", "${hydra:...}", "not on what is built"),
     ),
