@@ -14,7 +14,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint types format docs-check wheel env clean
+.PHONY: help demo test test-slow lint types format reference docs-check wheel env clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,10 @@ types: $(DEV_STAMP) ## Check the annotations (mypy strict)
 format: $(DEV_STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+reference: $(DEV_STAMP) ## Write docs/reference and docs/schema again from the schema
+	$(BIN)/python -m orchestrator.config.reference docs/reference/config.md
+	$(BIN)/orchestrate schema --to docs/schema
 
 docs-check: $(DEV_STAMP) ## Check that links between the documents lead somewhere
 	$(BIN)/python .ci/check_links.py

@@ -111,6 +111,7 @@ def _tensorrt() -> Iterator[Finding]:
         name="backend tensorrt",
         state="optional",
         text=f"tensorrt {version}; this version of orchestrate builds no engines yet",
+        advice="use target=onnxruntime_cpu",
     )
 
 

@@ -95,8 +95,12 @@ class Workplace:
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of the commands."""
+        site = (
+            self.directory / "site"
+        )  # what stands for installed distributions, where there is one
         return {
             **os.environ,
+            **({"PYTHONPATH": str(site)} if site.is_dir() else {}),
             "XDG_CACHE_HOME": str(self.cache),
             "TMPDIR": str(self.temporary),
             "COLUMNS": "200",

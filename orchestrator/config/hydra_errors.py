@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
+from orchestrator.config.origin import shown
 from orchestrator.config.validate import field_names, is_mapping
 from orchestrator.errors import ConfigError, OrchestrateError, nearest
 
@@ -18,13 +21,15 @@ _PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
-COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException)
+COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
     """Return *exc*, one of ``COMPOSITION_ERRORS``, as an error in the user's terms."""
     if isinstance(exc, MissingConfigException):
         return _missing(exc)
+    if isinstance(exc, YAMLError):
+        return _unreadable(exc)
     text = str(exc)
     if isinstance(exc, OverrideParseException):
         return ConfigError(
@@ -49,6 +54,15 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
     return ConfigError(first, where=where)
 
 
+def _unreadable(exc: YAMLError) -> ConfigError:
+    mark = exc.problem_mark if isinstance(exc, MarkedYAMLError) else None
+    if mark is None or not isinstance(exc, MarkedYAMLError):
+        return ConfigError(f"is no YAML: {str(exc).splitlines()[0]}", where="configuration")
+    return ConfigError(
+        f"is no YAML: {exc.problem}", where=f"{shown(Path(mark.name))}, line {mark.line + 1}"
+    )
+
+
 def _missing(exc: MissingConfigException) -> ConfigError:
     name = exc.missing_cfg_file or ""
     group, _, option = name.rpartition("/")
@@ -65,7 +79,17 @@ def _missing(exc: MissingConfigException) -> ConfigError:
 
 
 def _unknown(key: str, exc: Exception) -> ConfigError:
+    if "@" in key:
+        return ConfigError(
+            f"there is no group '{key.partition('@')[0]}' here to override",
+            where=key,
+            hint="a file that overrides other groups needs '# @package _global_' as its first line",
+        )
     group, _, name = key.rpartition(".")
+    if is_mapping(key):
+        return ConfigError(
+            "cannot be replaced as a whole", where=key, hint=f"add its entries: +{key}.NAME=..."
+        )
     if is_mapping(group):
         return ConfigError(
             f"there is no entry '{name}' to change", where=key, hint=f"to add one write +{key}=..."

@@ -79,7 +79,10 @@ def _setter(folder: Path, option: str, keys: Sequence[str], seen: set[str]) -> P
 def _has(content: Any, keys: Sequence[str]) -> bool:
     found = content
     for key in keys:
-        if not isinstance(found, dict) or key not in found:
+        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, dict) and key in found:
+            found = found[key]
+        else:
             return False
-        found = found[key]
     return True

@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from orchestrator.config.schema import Config
 
+Json = dict[str, Any]
 
-def json_schemas() -> dict[str, dict[str, Any]]:
+_HEAD: Final = """\
+# Configuration reference
+
+Generated from `orchestrator/config/schema.py` by `make reference`. One section for each config
+group; the built-in options of a group are the files in `conf/GROUP/`. Keys are written as on the
+command line (`precision.keep_io=false`); NAME stands for a name of your choice, N for a position in
+a list. An unknown key is an error.
+"""
+_BOUNDS: Final = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+}
+_DOTTED: Final = "package.module:name"
+
+
+def json_schemas() -> dict[str, Json]:
     """Return the JSON Schema of every config group, by group name."""
-    return {name: _schema(name, field) for name, field in Config.model_fields.items()}
+    return {name: _schema(group) for name, group in _groups()}
 
 
 def markdown_reference() -> str:
     """Return ``docs/reference/config.md``: every key with type, default and meaning."""
-    parts = [
-        "# Configuration reference\n\n"
-        "Generated from `orchestrator/config/schema.py` by `make reference`. The built-in options "
-        "of each group are the files in `conf/GROUP/`.\n"
-    ]
-    for name, schema in json_schemas().items():
-        parts.append(f"\n## {name}\n\n{schema.get('description', '')}\n\n")
-        parts.append(_table(schema))
-        for title, definition in schema.get("$defs", {}).items():
-            parts.append(f"\n### {name}: {title}\n\n{definition.get('description', '')}\n\n")
-            parts.append(_table(definition))
+    links = ", ".join(f"[{name}](#{name})" for name, _ in _groups())
+    parts = [_HEAD, f"\n{links}\n"]
+    for name, group in _groups():
+        schema = _schema(group)
+        parts += _Sections(schema, _classes(group)).of(name, schema, group.__name__)
     return "".join(parts)
 
 
-def _schema(name: str, field: FieldInfo) -> dict[str, Any]:
-    group = field.annotation
-    if not (isinstance(group, type) and issubclass(group, BaseModel)):
-        raise TypeError(f"config group '{name}' has no schema class")
+def _groups() -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in Config.model_fields.items():
+        group = field.annotation
+        if not (isinstance(group, type) and issubclass(group, BaseModel)):
+            raise TypeError(f"config group '{name}' has no schema class")
+        yield name, group
+
+
+def _schema(group: type[BaseModel]) -> Json:
     schema = group.model_json_schema()
+    classes = _classes(group)
+    for title, definition in [(group.__name__, schema), *schema.get("$defs", {}).items()]:
+        for key, field in classes[title].model_fields.items():
+            if field.default_factory is not None:  # pydantic leaves these out
+                made = field.get_default(call_default_factory=True, validated_data={})
+                definition["properties"][key]["default"] = made
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    # Files of a group may leave keys to others (defaults lists, overrides), so none is required
-    # there.
+    # Files of a group may leave keys to others (defaults lists, overrides): none is required.
     schema.pop("required", None)
     schema.setdefault("properties", {})["defaults"] = {
         "type": "array",
@@ -49,32 +73,137 @@ def _schema(name: str, field: FieldInfo) -> dict[str, Any]:
     return schema
 
 
-def _table(schema: dict[str, Any]) -> str:
-    lines = ["| key | type | default | meaning |\n", "|---|---|---|---|\n"]
-    for key, value in schema.get("properties", {}).items():
-        if key == "defaults":
-            continue
-        default = value.get("default", PydanticUndefined)
-        shown = "" if default is PydanticUndefined else f"`{json.dumps(default)}`"
-        meaning = value.get("description", "").replace("|", "\\|")
-        lines.append(f"| `{key}` | {_type(value)} | {shown} | {meaning} |\n")
-    return "".join(lines)
+def _classes(group: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return *group* and all classes below it, by name."""
+    found = {group.__name__: group}
+    queue = [field.annotation for field in group.model_fields.values()]
+    while queue:
+        part: Any = queue.pop()
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            if part.__name__ not in found:
+                found[part.__name__] = part
+                queue += [field.annotation for field in part.model_fields.values()]
+        else:
+            queue += getattr(part, "__args__", ())
+    return found
 
 
-def _type(value: dict[str, Any]) -> str:
-    if "$ref" in value:
-        return str(value["$ref"]).rpartition("/")[2]
-    if "enum" in value:
-        return ", ".join(f"`{option}`" for option in value["enum"])
-    if "const" in value:
-        return f"`{value['const']}`"
+class _Sections:
+    """The sections of one group: its own keys, then those of each group nested in it, once."""
+
+    def __init__(self, schema: Json, classes: Mapping[str, type[BaseModel]]) -> None:
+        self._defs: Json = schema.get("$defs", {})
+        self._classes = classes
+        self._places: dict[tuple[str, ...], str] = {}
+
+    def of(self, path: str, schema: Json, title: str, *, kind: str = "") -> Iterator[str]:
+        """Yield the section of *path* and those below it; *kind* is the choice in a union."""
+        depth = "##" if "." not in path else "###"
+        yield f"\n{depth} {path}{f', kind: {kind}' if kind else ''}\n\n{_told(schema)}\n\n"
+        below: list[tuple[str, tuple[str, ...]]] = []
+        yield "| key | type | default | meaning |\n|---|---|---|---|\n"
+        fields = self._classes[title].model_fields
+        for key, value in schema.get("properties", {}).items():
+            if key not in fields:
+                continue
+            place, names = self._nested(f"{path}.{key}", value)
+            if names and names not in self._places:
+                self._places[names] = place
+                below.append((place, names))
+            shown = "required" if fields[key].is_required() else _default(value)
+            cells = (f"`{key}`", self._type(value, place, names), shown, _meaning(value))
+            yield f"| {' | '.join(cells)} |\n"
+        for place, names in below:
+            for name in names:
+                tags = _options(self._defs[name].get("properties", {}).get("kind", {}))
+                choice = " or ".join(tags) if len(names) > 1 else ""
+                yield from self.of(place, self._defs[name], name, kind=choice)
+
+    def _nested(self, path: str, value: Json) -> tuple[str, tuple[str, ...]]:
+        """Return the place and names of the definitions that a value, or its items, refer to."""
+        for inner, suffix in ((value, ""), (_items(value), ".N"), (_entries(value), ".NAME")):
+            names = tuple(
+                option["$ref"].rpartition("/")[2]
+                for option in _alternatives(inner)
+                if "$ref" in option
+            )
+            if names:
+                return f"{path}{suffix}", names
+        return path, ()
+
+    def _type(self, value: Json, place: str, names: tuple[str, ...]) -> str:
+        if not names:
+            return _type(value)
+        first = self._places[names]
+        # A union has one section for each of its kinds; the link leads to the first of them.
+        heading = first
+        if len(names) > 1:
+            tags = _options(self._defs[names[0]]["properties"]["kind"])
+            heading = f"{first}, kind: {' or '.join(tags)}"
+        link = f"[{first}](#{_anchor(heading)})"
+        text = (
+            f"as {link}" if first != place else f"map: {link}" if place.endswith(".NAME") else link
+        )
+        return f"{text} or null" if {"type": "null"} in _alternatives(value) else text
+
+
+def _alternatives(value: Json) -> list[Json]:
+    """Return the alternatives of a value, unions of unions flattened; itself when it is none."""
     for union in ("anyOf", "oneOf"):
         if union in value:
-            return " or ".join(_type(option) for option in value[union])
+            return [one for option in value[union] for one in _alternatives(option)]
+    return [value]
+
+
+def _items(value: Json) -> Json:
+    return next((o["items"] for o in _alternatives(value) if isinstance(o.get("items"), dict)), {})
+
+
+def _entries(value: Json) -> Json:
+    for option in _alternatives(value):
+        if isinstance(option.get("additionalProperties"), dict):
+            return dict(option["additionalProperties"])
+        if "patternProperties" in option:
+            return dict(next(iter(option["patternProperties"].values())))
+    return {}
+
+
+def _options(value: Json) -> list[str]:
+    return [str(one) for one in value.get("enum", [value["const"]] if "const" in value else [])]
+
+
+def _type(value: Json) -> str:
+    if options := _options(value):
+        return ", ".join(f"`{option}`" for option in options)
+    alternatives = _alternatives(value)
+    if len(alternatives) > 1:
+        return " or ".join(_type(option) for option in alternatives)
     if value.get("type") == "array":
-        return f"list of {_type(value.get('items', {})) or 'anything'}"
-    if value.get("type") == "object" and isinstance(value.get("additionalProperties"), dict):
-        return f"map to {_type(value['additionalProperties'])}"
-    if value.get("type") == "object" and "patternProperties" in value:
-        return f"map to {_type(next(iter(value['patternProperties'].values())))}"
-    return str(value.get("type", "anything"))
+        return f"list of {_type(value.get('items', {}))}"
+    if value.get("type") == "object":
+        entries = _entries(value)
+        return f"map to {_type(entries)}" if entries else "map"
+    if ":" in value.get("pattern", ""):
+        return f"`{_DOTTED}`"
+    bounds = [f"{sign} {value[name]:g}" for name, sign in _BOUNDS.items() if name in value]
+    return " ".join([str(value.get("type", "anything")), ", ".join(bounds)]).strip()
+
+
+def _default(value: Json) -> str:
+    return f"`{json.dumps(value['default'])}`" if "default" in value else ""
+
+
+def _meaning(value: Json) -> str:
+    return str(value.get("description", "")).replace("|", "\\|").replace("\n", " ")
+
+
+def _told(schema: Json) -> str:
+    return str(schema.get("description", "")).replace("``", "`")
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(markdown_reference(), encoding="utf-8")

@@ -16,6 +16,8 @@ from orchestrator.errors import ConfigError, nearest
 PRIMARY: Final = "orchestrate"
 # pydantic puts the tag of a discriminated union into the location; it is no key of the file.
 _TAGS: Final = frozenset({"generator", "npz", "npy", "images", "callable"})
+# Nor are the branches of a plain union, such as a size or the name of a dimension.
+_BRANCHES: Final = frozenset({"constrained-int", "str"})
 _DATA_KEYS: Final = frozenset({"samples", "calibration", "data"})
 
 
@@ -81,6 +83,12 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         names = _names_at(error["loc"][:-1])
+        if error["loc"][-1] in names and error["loc"][-2] in _TAGS:
+            return ConfigError(
+                f"'{error['loc'][-1]}' does not belong to kind={error['loc'][-2]}",
+                where=where,
+                hint=f"another file set it, and Hydra merges the two; ~{key} removes it",
+            )
         return ConfigError(
             f"unknown key '{key.rpartition('.')[2]}'",
             where=where,
@@ -119,6 +127,8 @@ def _key(location: tuple[str | int, ...]) -> str:
     parts: list[str] = []
     for part in location:
         if part in _TAGS and parts and parts[-1] in _DATA_KEYS:
+            continue
+        if part in _BRANCHES and parts and parts[-1].isdecimal():
             continue
         parts.append(str(part))
     return ".".join(parts)

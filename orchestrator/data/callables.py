@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,6 +13,7 @@ from orchestrator.config.schema import CallableData
 from orchestrator.data.ports import Array, check_names
 from orchestrator.data.source import Request, Taken
 from orchestrator.errors import OrchestrateError, StageError
+from orchestrator.plan.sources import is_standard_library
 
 SIGNATURE: Final = "f(*, dims, offset, seed, **args) -> {input name: array}"
 
@@ -47,7 +50,8 @@ class CallableSource:
             raise  # a message made for the user, by one of our own examples or a user who knows us
         except Exception as exc:
             raise StageError(
-                f"failed at dims={dict(dims)}, offset={offset}: {type(exc).__name__}: {exc}",
+                f"failed at dims={dict(dims)}, offset={offset}: {type(exc).__name__}: {exc}"
+                + _line_of(exc),
                 where=self._where,
                 hint=f"it is called as {SIGNATURE}",
             ) from exc
@@ -83,6 +87,18 @@ class CallableSource:
                 hint="return one label an item along axis 0",
             )
         return labels
+
+
+def _line_of(exc: BaseException) -> str:
+    """Return `` (file.py:12)`` for the deepest line of the user's own code, or ``""``."""
+    frames = traceback.extract_tb(exc.__traceback__)[1:]  # the first is ours
+    paths = [(Path(frame.filename), frame.lineno) for frame in frames]
+    own = [
+        (path, line)
+        for path, line in paths
+        if "site-packages" not in path.parts and not is_standard_library(path)
+    ]
+    return "".join(f" ({path.name}:{line})" for path, line in own[-1:])
 
 
 def _as_array(value: object, name: str, where: str) -> Array:

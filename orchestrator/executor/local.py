@@ -78,6 +78,7 @@ class LocalExecutor:
         self._running: dict[int, _Running] = {}
         self._ready: dict[str, Resolved] = {}
         self._waited: set[str] = set()
+        self._built: set[str] = set()
         self._passed = {variant.index: 0 for variant in graph.variants}
         self._wanted = graph.wanted_by()
         self._consumers: dict[str, set[str]] = {identity: set() for identity in graph.actions}
@@ -144,7 +145,9 @@ class LocalExecutor:
             self._outcome.warnings.append(resolved.warning)
         if resolved.state is State.CACHED and resolved.result is not None:
             self._ready.pop(action.id, None)
-            status: Status = "shared" if waited else "cached"
+            # Built in this run under another name, or by a process that was waited for.
+            shared = waited or resolved.result.key in self._built
+            status: Status = "shared" if shared else "cached"
             self._settle(action, Finished(status=status, result=resolved.result))
         else:
             self._ready[action.id] = resolved
@@ -211,7 +214,12 @@ class LocalExecutor:
             directory.mkdir()
             (directory / REQUEST).write_text(json.dumps(request))
         locks = [lock.descriptor, *self._machine.descriptor]
-        worker = self._pool.submit(directory, modules_for([action]), locks)
+        try:
+            worker = self._pool.submit(directory, modules_for([action]), locks)
+        except WorkerLostError as error:
+            lock.release()
+            self._settle(action, Finished(status="failed", error=error, key=resolved.key))
+            return
         self._running[worker] = _Running(
             action=action,
             resolved=resolved,
@@ -229,7 +237,12 @@ class LocalExecutor:
         if not self._running:
             time.sleep(_LOCK_POLL_S)
             return
-        for event in self._pool.poll(timeout):
+        try:
+            events = self._pool.poll(timeout)
+        except WorkerLostError as error:
+            self._lose_all(error)
+            return
+        for event in events:
             match event:
                 case Progressed(id=worker, done=done, text=text):
                     if worker in self._running:
@@ -241,6 +254,13 @@ class LocalExecutor:
             if self._timeout_s is not None and now - running.begun > self._timeout_s:
                 running.timed_out = True
                 self._pool.kill(worker)
+
+    def _lose_all(self, error: WorkerLostError) -> None:
+        """The server is gone: fail what was running; what follows starts another one."""
+        running, self._running = list(self._running.values()), {}
+        for one in running:
+            self._settle(one.action, Finished(status="failed", error=error, key=one.resolved.key))
+            one.lock.release()
 
     def _end(self, running: _Running, code: int) -> None:
         action, seconds = running.action, time.monotonic() - running.begun
@@ -271,6 +291,7 @@ class LocalExecutor:
             )
             self._settle(action, failed)
         else:
+            self._built.add(result.key)
             self._settle(action, Finished(status="ran", result=result, seconds=seconds))
         finally:
             running.lock.release()

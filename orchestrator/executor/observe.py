@@ -216,7 +216,8 @@ def _line_of(exc: Exception) -> str:
     trace, place = exc.__traceback__, ""
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
-        if not path.startswith("<") and not is_standard_library(Path(path)):
+        own = path == __file__ or path.startswith("<")
+        if not own and not is_standard_library(Path(path)):
             place = f" ({path}:{trace.tb_lineno})"
         trace = trace.tb_next
     return place

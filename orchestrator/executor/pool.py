@@ -120,7 +120,13 @@ class Pool:
         """End all workers and the server."""
         for worker in list(self._pids):
             self.kill(worker)
+        self._forget_server()
+        self._selector.close()
+
+    def _forget_server(self) -> None:
+        """Let go of the server and of what is known of its workers; a later request starts anew."""
         if self._connection is not None:
+            self._selector.unregister(self._connection)
             # The server ends now. It may have started workers that we have not heard of.
             self._connection.settimeout(_END_TIMEOUT_S)
             with contextlib.suppress(OSError):
@@ -140,9 +146,10 @@ class Pool:
                 self._process.wait()
             self._process = None
         for descriptor in self._pipes.values():
+            self._selector.unregister(descriptor)
             os.close(descriptor)
         self._pipes.clear()
-        self._selector.close()
+        self._pids.clear()
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -212,6 +219,9 @@ class Pool:
             return []  # a torn line: the next one will be whole
 
     def _lost(self) -> WorkerLostError:
+        for worker in list(self._pids):
+            self.kill(worker)  # nobody would tell us how they end
+        self._forget_server()
         text = self._log.read_text(errors="replace").strip().splitlines()
         return WorkerLostError(
             "the worker server ended unexpectedly" + (f": {text[-1]}" if text else ""),

@@ -76,8 +76,9 @@ class _Chain:
             declared = self._array_files(data, where)
             fields.pop("path")
             if data.kind == "npy":
-                fields["arrays"] = sorted(fields["arrays"])
-                fields["labels"] = data.labels is not None
+                # Names only: the files' digests are in the key, their paths are not.
+                fields["arrays"] = dict.fromkeys(sorted(fields["arrays"]), "")
+                fields["labels"] = None if data.labels is None else ""
         elif isinstance(data, ImageData):
             declared = {"data": self.files.get(fields.pop("path"), f"{where}.path")}
         params = {

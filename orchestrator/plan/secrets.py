@@ -19,7 +19,9 @@ class Secrets:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """Take environment variable names and their values."""
-        self._values = {name: value for name, value in values.items() if value}
+        # The longest first: one value may be part of another.
+        longest = sorted(values.items(), key=lambda item: -len(item[1]))
+        self._values = {name: value for name, value in longest if value}
 
     def hide(self, value: Any) -> Any:
         """Return *value* (JSON) with every secret replaced by its variable's name and digest."""

@@ -21,6 +21,14 @@ from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
+# What :func:`write_durably` leaves when it is killed. Not inside trees: their names are a user's.
+_UNFINISHED: Final = (
+    "pins/.*",
+    "trees/??/.*",
+    "actions/??/.*",
+    "observed/??/.*",
+    "measurements/??/*/.*",
+)
 
 
 @dataclass(kw_only=True)
@@ -253,6 +261,9 @@ def _sweep_temporary(store: Store) -> None:
         live = path.with_suffix(".lock").exists() or path.suffix == ".lock"
         if path.is_dir() and not live:
             shutil.rmtree(path, ignore_errors=True)
+    for pattern in _UNFINISHED:
+        for path in store.root.glob(pattern):
+            path.unlink(missing_ok=True)
     for path in (store.root / "locks").glob("*.key"):
         if (lock := try_lock(path)) is not None:  # held: an orphaned worker is still building
             path.unlink(missing_ok=True)

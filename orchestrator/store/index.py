@@ -66,6 +66,7 @@ class Index:
         self._directory = directory
         self._timeout_s = timeout_s
         self._cache: Any = None
+        self._unusable: Exception | None = None
         self._seen: dict[str, tuple[str, str]] = {}
 
     def file(self, path: Path) -> str:
@@ -131,22 +132,28 @@ class Index:
         return digest
 
     def _open(self) -> Any:
+        if self._unusable is not None:
+            raise self._unusable
         if self._cache is None:
             try:
                 self._cache = self._connect()
             except (sqlite3.DatabaseError, ValueError) as exc:
-                self._discard_if_damaged(exc)
+                if not self._discard_if_damaged(exc):
+                    self._unusable = exc  # diskcache waits a minute for a lock: once is enough
+                    raise
                 self._cache = self._connect()
         return self._cache
 
-    def _discard_if_damaged(self, exc: Exception) -> None:
+    def _discard_if_damaged(self, exc: Exception) -> bool:
         """A damaged index holds nothing that the files do not: the next use begins a new one."""
         code = getattr(exc, "sqlite_errorcode", None)
-        if isinstance(exc, ValueError) or (code is not None and code & 0xFF in _DAMAGED):
-            with contextlib.suppress(sqlite3.Error):
-                self.close()
-            self._cache = None
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if not isinstance(exc, ValueError) and (code is None or code & 0xFF not in _DAMAGED):
+            return False
+        with contextlib.suppress(sqlite3.Error):
+            self.close()
+        self._cache = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+        return True
 
     def _connect(self) -> Any:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def make_files(root: Path) -> None:
-    """Make ``calibration.npz``, ``pickled.pt`` and ``onnx/`` below *root*."""
+    """Make ``site/``, ``calibration.npz``, ``pickled.pt`` and ``onnx/`` below *root*."""
+    install_widgets(root / "site", "1.0")
     write_calibration(root, seed=1)
     # An object beside the weights: torch.load(weights_only=True) refuses it.
     torch.save({"made_by": SimpleNamespace(), "state": _weights()}, root / "pickled.pt")
@@ -29,6 +31,21 @@ def make_files(root: Path) -> None:
     (folder / "truncated.onnx").write_bytes((folder / "net.onnx").read_bytes()[:100])
     (root / "outside.bin").write_bytes((folder / "net.bin").read_bytes())
     _write_leaving(folder)
+
+
+def install_widgets(site: Path, version: str) -> None:
+    """Install the distribution ``widgets`` into the folder *site*, in the place of an older one."""
+    shutil.rmtree(site, ignore_errors=True)
+    name = f"widgets-{version}.dist-info"
+    contents = {
+        "widgets/__init__.py": "SIZE = 5\n",
+        f"{name}/METADATA": f"Metadata-Version: 2.1\nName: widgets\nVersion: {version}\n",
+        f"{name}/top_level.txt": "widgets\n",
+    }
+    contents[f"{name}/RECORD"] = "".join(f"{path},,\n" for path in (*contents, f"{name}/RECORD"))
+    for path, text in contents.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_text(text)
 
 
 def write_calibration(root: Path, *, seed: int) -> None:

@@ -37,8 +37,7 @@ def test_results_failures_and_errors(demo: Site) -> None:
     assert ended.returncode == 0, ended.stderr
     results, failed, refused, imported = ended.stdout.splitlines()
     assert results == (
-        "[('precision=fp32,benchmark=none', True, True, 'proved'), "
-        "('precision=int8,benchmark=none', True, True, 'proved')]"
+        "[('precision=fp32', True, True, 'proved'), ('precision=int8', True, True, 'proved')]"
     )
     assert failed.startswith("False output logits: signal-to-noise ratio")
     assert refused == "ConfigError precision did you mean 'fp16'?"

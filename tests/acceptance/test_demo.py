@@ -88,11 +88,9 @@ def test_the_second_run_imports_nothing_heavy(again: Watched) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_table_says_what_the_manifest_says(
-    demo: Site, again: Watched, precision: str
-) -> None:
+def test_the_table_says_what_the_manifest_says(demo: Site, again: Watched, precision: str) -> None:
     summary = demo.built.variant(f"precision={precision}")["summary"]
-    (row,) = [line for line in again.out.splitlines() if f"precision={precision}," in line]
+    (row,) = [line for line in again.out.splitlines() if line.startswith(f"precision={precision} ")]
     accuracy, p50 = f"{summary['metric']:.2%}", f"{summary['p50_ms']:.2f} ms"
 
     for shown in (accuracy, p50, summary["storage"], summary["compute"], "passed"):
@@ -100,9 +98,7 @@ def test_the_table_says_what_the_manifest_says(
     assert re.search(r"\d+ cached ·", again.out)
 
 
-def test_single_and_sweep_share_the_store(
-    demo: Site, copy_of: Callable[[Site], Workplace]
-) -> None:
+def test_single_and_sweep_share_the_store(demo: Site, copy_of: Callable[[Site], Workplace]) -> None:
     # Another experiment, the same actions.
     built = copy_of(demo).build("precision=fp16", *QUICK)
 

@@ -48,17 +48,6 @@ def test_ctrl_c_in_the_middle(edited: Workplace) -> None:
     assert (len(gone), alive) == (len(workers), [])
     assert edited.whole()
     states = {
-        one["stage"]: one["state"]
-        for one in edited.run("plan", "--json", *words).json()["actions"]
+        one["stage"]: one["state"] for one in edited.run("plan", "--json", *words).json()["actions"]
     }
     assert (states["samples"], states["export"]) == ("cached", "runs")
-
-
-def test_a_time_limit_ends_an_action(edited: Workplace) -> None:
-    ran = edited.run("-q", "model=waits", "benchmark=none", "executor.timeout_s=3")
-
-    assert ran.code == 1
-    assert "took longer than 3 s" in ran.err
-    assert "executor.timeout_s" in ran.err
-    assert "Traceback" not in ran.text
-    assert edited.whole()

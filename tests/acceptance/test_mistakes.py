@@ -49,7 +49,9 @@ MISTAKES = {
     "wrong value": mistake(
         "precision.name=fp17", says=("precision.name", "fp32, fp16, int8", "did you mean 'fp16'?")
     ),
-    "out of range": mistake("model.batches=0", says=("model.batches", "greater than or equal to 1")),
+    "out of range": mistake(
+        "model.batches=0", says=("model.batches", "greater than or equal to 1")
+    ),
     "range upside down": mistake(
         "model.dims.batch.min=32", says=("model.dims.batch", "min <= opt <= max", "32, 16, 64")
     ),
@@ -61,9 +63,7 @@ MISTAKES = {
         "model.checkpoint.path=weights.safetensor",
         says=("model.checkpoint.path", "no such file: weights.safetensor"),
     ),
-    "missing config": mistake(
-        "model=digitz", says=("model", "'digitz'", "did you mean 'digits'?")
-    ),
+    "missing config": mistake("model=digitz", says=("model", "'digitz'", "did you mean 'digits'?")),
     "missing primary config": mistake(
         "--config-name", "mine", says=("no configuration 'mine'", "./conf")
     ),
@@ -77,9 +77,7 @@ MISTAKES = {
     "override without a key": mistake("=3", says=("key=value",)),
     "no verb": mistake("biuld", says=("'biuld'", "did you mean 'build'?")),
     "unknown flag": mistake("build", "--quite", says=("--quite", "did you mean '--quiet'?")),
-    "unknown stage": mistake(
-        "--rebuild", "exports", says=("exports", "did you mean 'export'?")
-    ),
+    "unknown stage": mistake("--rebuild", "exports", says=("exports", "did you mean 'export'?")),
     "impure resolver": mistake(
         "model.name=${now:%H}", says=("model.name", "${now:...}", "another value at every run")
     ),

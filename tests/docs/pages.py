@@ -2,11 +2,12 @@
 
 In a page, a fenced block is
 
-* ``yaml`` or ``python`` whose first line is a comment with a file name: that file;
+* ``yaml`` or ``python`` whose first line (behind Hydra's ``@package``) is a comment with a file
+  name: that file;
 * ``python`` without one: a script that is run;
-* ``bash``: commands that are run. ``# exit 1`` at a line's end is the expected exit code; lines that
-  start with ``make``, ``pip`` or ``git`` are left to CI. ``# slow`` on a line of its own makes the
-  whole block one for the slow tests;
+* ``bash``: commands that are run. ``# exit 1`` at a line's end is the expected exit code; lines
+  that start with ``make``, ``pip`` or ``git`` are left to CI. ``# slow`` on a line of its own makes
+  the whole block one for the slow tests;
 * ``text`` right behind a ``bash`` block: lines that the block's commands print, white space and
   wrapping aside. ``…`` stands for anything.
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE_NAME = re.compile(r"# ([\w./-]+\.(?:yaml|py))\n")
+_FILE_NAME = re.compile(r"(?:# @package .*\n)?# ([\w./-]+\.(?:yaml|py))\n")
 _EXIT = re.compile(r"\s+# exit (\d+)\s*$")
 _LEFT_TO_CI = ("make", "pip", "git")
 

@@ -87,7 +87,7 @@ def _follow(page: Path, shell: Shell, directory: Path, *, slow: bool) -> None:
             path = directory / part.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(part.text)
-        elif part.slow == slow:
+        elif slow or not part.slow:
             _check(part, shell, directory)
 
 

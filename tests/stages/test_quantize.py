@@ -54,7 +54,7 @@ def test_quantized_net_runs_from_its_tree(method: str, tmp_path: Path) -> None:
     assert ran.values["quantized"]["Conv"] == 2
     assert ran.values["left"]["Tanh"] == 1
     assert ran.values["items"] == 64
-    assert set(ran.values["thresholds"]) == {"x", "r1", "c2", "p2", "f3", "s4"}
+    assert set(ran.values["thresholds"]) == {"x", "r1", "p2", "f3", "s4"}
     assert 0.9 < ran.values["thresholds"]["x"] <= 1.0
 
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from orchestrator.store import digests
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     # surrogates come from file names that are no UTF-8
     | st.text(st.characters(exclude_categories=[])),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -99,14 +102,19 @@ def test_comments_and_blank_lines_change_nothing(
     tmp_path: Path = tmp_path_factory.mktemp("source")
     lines = SOURCE.splitlines(keepends=True)
     for number, text in enumerate(comments):
-        text = "".join(character for character in text if character.isprintable())
-        lines.insert((number * 3) % 4, f"# {text}\n\n")
+        printable = "".join(character for character in text if character.isprintable())
+        lines.insert((number * 3) % 4, f"# {printable}\n\n")
     assert digest_of(tmp_path, "".join(lines)) == digest_of(tmp_path, SOURCE)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("width = 3", "width = 4"), ("x * self", "x + self"), ("forward", "froward"), ("A net", "B net")],
+    [
+        ("width = 3", "width = 4"),
+        ("x * self", "x + self"),
+        ("forward", "froward"),
+        ("A net", "B net"),
+    ],
 )
 def test_an_edit_changes_the_digest(tmp_path: Path, old: str, new: str) -> None:
     assert digest_of(tmp_path, SOURCE.replace(old, new)) != digest_of(tmp_path, SOURCE)

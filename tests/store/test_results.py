@@ -26,7 +26,9 @@ def file_of(store: Store, made: Result) -> Path:
 
 
 def test_a_result_comes_back_as_it_was_stored(store: Store) -> None:
-    made = put(store, "a", {"model.onnx": b"a"}, values={"nodes": 3}, tools={"onnx": "1"}, seconds=1.5)
+    made = put(
+        store, "a", {"model.onnx": b"a"}, values={"nodes": 3}, tools={"onnx": "1"}, seconds=1.5
+    )
     assert store.results.get(made.key) == made
     assert store.lookup(made.key) == (made, "")
 
@@ -44,10 +46,12 @@ def test_a_rebuild_replaces(store: Store) -> None:
     assert store.results.get(first.key) == new
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(field=st.sampled_from(["schema", "key", *Result.__dataclass_fields__]), value=JSON)
 def test_a_foreign_value_is_a_miss_or_the_result(store: Store, field: str, value: Any) -> None:
-    """Whatever a file holds, a reader gets a result that it can use or none, and never an exception."""
+    """Whatever a file holds, a reader gets a usable result or none, and never an exception."""
     made = put(store, "a", {"model.onnx": b"a"})
     path = file_of(store, made)
     content = json.loads(path.read_bytes())
@@ -101,7 +105,9 @@ def test_a_result_whose_tree_is_damaged_is_a_miss_with_a_warning(store: Store) -
 
 
 @given(data=st.binary(max_size=30) | JSON.map(lambda value: json.dumps(value).encode()))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_damaged_observations_are_none(store: Store, data: bytes) -> None:
     path = store.root / "observed" / "ab" / f"{'ab' * 32}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +132,8 @@ def test_the_newest_observations_are_kept_once(store: Store) -> None:
     found = store.results.observations("ab" * 32)
     assert found[0] == records[10]
     assert [int(record["modules"]["m"]) for record in found[1:]] == [
-        *range(19, 10, -1), *range(9, 3, -1)
+        *range(19, 10, -1),
+        *range(9, 3, -1),
     ]
 
 

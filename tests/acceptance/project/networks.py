@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import torch
+import widgets  # type: ignore[import-not-found]  # a distribution that the tests install
 from torch import nn
 
 
@@ -17,7 +18,7 @@ class Tiny(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(1, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8, eps=eps)
-        self.head = nn.Linear(8 * 64, 5)
+        self.head = nn.Linear(8 * 64, widgets.SIZE)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = self.norm(self.conv(x)).relu()
@@ -43,7 +44,8 @@ class Determinant(nn.Module):
     """Uses an operator that ONNX does not have."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.eigvalsh(x @ x.transpose(-1, -2)).flatten(1)
+        values: torch.Tensor = torch.linalg.eigvalsh(x @ x.transpose(-1, -2))
+        return values.flatten(1)
 
 
 class Untranslatable(nn.Module):
@@ -75,8 +77,8 @@ def leaves(**_: Any) -> nn.Module:
 def talks(**_: Any) -> nn.Module:
     """Print far more than a pipe holds, then make a network."""
     for number in range(20_000):
-        print(f"line {number} of what nobody asked for, on standard output")  # noqa: T201
-        print("and a warning", file=sys.stderr)  # noqa: T201
+        print(f"line {number} of what nobody asked for, on standard output")
+        print("and a warning", file=sys.stderr)
     return Tiny()
 
 

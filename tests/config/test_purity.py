@@ -1,0 +1,94 @@
+"""Fields that enter keys take no value from a resolver that gives another one next time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from orchestrator.config.purity import check_purity, environment_names
+from orchestrator.errors import ConfigError
+from tests.config.compose import checked, refusal, write_conf
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("model.name=${now:%H}", "model.name"),
+        ("model.name=a_${now:%H}_b", "model.name"),
+        ("model.name=${hydra:job.num}", "model.name"),
+        ("model.name='${oc.decode:${now:%H}}'", "model.name"),
+        ("+model.args.size=${now:%H}", "model.args.size"),
+        ("precision.keep_nodes=[a,'${hydra:job.num}']", "precision.keep_nodes.1"),
+        ("toolchain.name=${now:%H}", "toolchain.name"),
+        ("profile.name=${random_name:}", "profile.name"),
+    ],
+)
+def test_an_impure_resolver_in_a_keyed_field(override: str, key: str) -> None:
+    error = refusal(override)
+
+    assert error.where == key
+    assert "write the value itself" in error.hint
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "${experiment.description}",
+        "${.args.through}",
+        "${..experiment.description}",
+        "${experiment[description]}",
+    ],
+)
+def test_through_other_fields(chain: str) -> None:
+    cfg = OmegaConf.create(
+        {
+            "model": {"name": chain, "args": {"through": "${experiment.description}"}},
+            "experiment": {"description": "at ${now:%H}"},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"\$\{now:\.\.\.\}"):
+        check_purity(cfg)
+
+
+def test_a_circle_ends() -> None:
+    cfg = OmegaConf.create({"model": {"a": "${model.b}", "b": "${model.a}"}})
+
+    check_purity(cfg)
+
+
+def test_fields_outside_keys_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALT", "a")
+    config = checked(
+        "experiment.description=${now:%H}",
+        "cache.salt=${oc.env:SALT}",
+        "model.name=${profile.name}",
+    )
+
+    assert config.model.name == "declared"
+    assert config.experiment.description.isdecimal()
+
+
+def test_an_impure_field_of_a_file(tmp_path: Path) -> None:
+    write_conf(
+        tmp_path, {"precision/mine": "defaults: [fp16, _self_]\nkeep_nodes: ['${now:%S}']\n"}
+    )
+
+    assert refusal("precision=mine").where == "precision.keep_nodes.0"
+
+
+def test_environment_names_are_found_everywhere() -> None:
+    cfg = OmegaConf.create(
+        {
+            "model": {"args": [{"token": "${oc.env:TOKEN}"}, "${oc.env:OTHER,none}"]},
+            "cache": {"salt": "${ oc.env : SALT }", "dir": "plain"},
+        }
+    )
+
+    assert environment_names(cfg) == {"TOKEN", "OTHER", "SALT"}
