@@ -27,6 +27,14 @@ def main(words: Sequence[str]) -> int:
     made.add_argument("--max-size", metavar="SIZE", help="gc: keep at most this, such as 20GiB")
     made.add_argument("--json", action="store_true", help="print JSON")
     options = parse(made, words)
+    if options.selector and options.action != "forget":
+        raise UsageError(
+            f"'{options.selector[0]}' is one word too many",
+            where=f"cache {options.action}",
+            hint="write a size as one word: --max-size 5GB" if options.max_size else "",
+        )
+    if options.max_size and options.action != "gc":
+        raise UsageError("belongs to 'cache gc'", where="--max-size", hint="leave it out")
 
     from orchestrator.store.store import Store
 
@@ -60,16 +68,29 @@ def parse_size(text: str) -> int:
 
 
 def _configured(directory: str | None) -> tuple[Any, int]:
-    """Return the store's directory and budget in bytes, from the option or the configuration."""
+    """Return the store's directory and budget in bytes, from the option or the configuration.
+
+    Raises:
+        UsageError: the option names a directory that is no store; looking must not make one.
+    """
     from pathlib import Path
 
     from orchestrator.config.compose import Composer
-    from orchestrator.session import cache_directory, typed
+    from orchestrator.session import cache_directory, home_expanded, typed
 
     with Composer() as composer:
         cache = typed(composer.primary()).cache
-    path = Path(directory).expanduser() if directory else cache_directory(cache)
-    return path, int(cache.max_size_gib * 2**30)
+    budget = int(cache.max_size_gib * 2**30)
+    if not directory:
+        return cache_directory(cache), budget
+    path = home_expanded(directory, where="--dir")
+    if not (path / "SCHEMA").is_file():
+        raise UsageError(
+            "is no store (it has no SCHEMA file)",
+            where=f"--dir {directory}",
+            hint="give the directory that cache.dir names, or leave the option out",
+        )
+    return path, budget
 
 
 def _stats(store: Store, *, as_json: bool) -> int:

@@ -38,7 +38,7 @@ class _Chain:
         self.variant = variant
         self.config: Config = variant.config
         self.files = files
-        self.dims = dims_of(self.config)
+        self.dims = dims_of(self.config.model, self.config.profile)
         self.inputs = {
             name: entry.model_dump(mode="json") for name, entry in self.config.model.inputs.items()
         }
@@ -47,7 +47,7 @@ class _Chain:
     def build(self) -> None:
         config, precision = self.config, self.config.precision.name
         samples = self._samples("samples", "compare", config.model.samples, "model.samples")
-        source = self._source(samples)
+        source = self._source(self._traced(samples))
         reference = self._reference("reference", samples, source)
         onnx = self._canonical(source)
         self.variant.artifacts["onnx"] = onnx
@@ -90,6 +90,18 @@ class _Chain:
             "count": count,
         }
         return self._add(role, "samples", params, {}, "samples", files=declared)
+
+    def _traced(self, samples: Ref) -> Ref:
+        """What the export is traced on: of declared shapes, so a profile needs no new export."""
+        declared = dims_of(self.config.model)
+        if self.config.model.onnx is not None or declared == self.dims:
+            return samples
+        narrowed, self.dims = self.dims, declared
+        traced = self._samples(
+            "trace samples", "compare", self.config.model.samples, "model.samples"
+        )
+        self.dims = narrowed
+        return traced
 
     def _array_files(self, data: ArrayData, where: str) -> dict[str, File]:
         if data.kind == "npz":

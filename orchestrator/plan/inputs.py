@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.schema import Config, Model
+from orchestrator.config.schema import Model, Profile
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.locations import resolve
 from orchestrator.plan.graph import File
@@ -50,15 +50,15 @@ def _names_beside(path: Path) -> list[str]:
         return []
 
 
-def dims_of(config: Config) -> dict[str, dict[str, int]]:
+def dims_of(model: Model, profile: Profile | None = None) -> dict[str, dict[str, int]]:
     """Return min, opt and max of each named dimension: the model's, narrowed by the profile.
 
     Raises:
         ConfigError: an unknown dimension, or a range outside the declared one.
     """
-    model, profile = config.model, config.profile
     _check_names(model)
-    for name, dim in profile.dims.items():
+    narrowed = profile.dims if profile is not None else {}
+    for name, dim in narrowed.items():
         declared = model.dims.get(name)
         if declared is None:
             raise ConfigError(
@@ -74,7 +74,7 @@ def dims_of(config: Config) -> dict[str, dict[str, int]]:
                 where=f"profile.dims.{name}",
                 hint=f"stay within it, or widen model.dims.{name}",
             )
-    merged = {**model.dims, **profile.dims}
+    merged = {**model.dims, **narrowed}
     return {name: dim.model_dump(mode="json") for name, dim in sorted(merged.items())}
 
 
