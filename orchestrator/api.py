@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 from orchestrator.config.compose import BatchTask, Composer
+from orchestrator.config.hydra_state import preserved
 from orchestrator.report.experiment import VariantResult
 from orchestrator.session import Options, Session
+
+# Hydra keeps its state once for a process, so two threads take turns.
+_TURN: Final = threading.RLock()
 
 
 def build(
@@ -22,6 +28,9 @@ def build(
     quiet: bool = True,
 ) -> list[VariantResult]:
     """Build the variants that *overrides* describe, as ``orchestrate [-m] OVERRIDES`` does.
+
+    Hydra's globals and the configuration of ``logging`` are afterwards what they were before.
+    Threads that call it at the same time take turns.
 
     Args:
         overrides: Hydra overrides, such as ``["model=digits", "precision=int8"]``.
@@ -36,13 +45,15 @@ def build(
         ``failures``.
 
     Raises:
+        UsageError: *rebuild* names no stage.
         ConfigError: the configuration is wrong.
         PlanError: nothing can be planned from it here.
         StoreError: the store cannot be written.
         KeyboardInterrupt: Ctrl-C; what was finished is kept.
     """
     session = Session(Console(stderr=True), Options(rebuild=rebuild, quiet=quiet))
-    run(session, overrides, multirun=multirun, config_dir=config_dir, config_name=config_name)
+    with _TURN, preserved():
+        run(session, overrides, multirun=multirun, config_dir=config_dir, config_name=config_name)
     if session.interrupted:
         raise KeyboardInterrupt
     return session.results

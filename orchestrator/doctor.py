@@ -116,8 +116,8 @@ def _tensorrt() -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    directory = default_directory()
     try:
+        directory = default_directory()
         store = Store(directory)
         with tempfile.TemporaryFile(dir=store.root / "tmp") as file:
             file.write(b"x")

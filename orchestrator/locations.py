@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from orchestrator.errors import ConfigError
+from orchestrator.plan.sources import find_spec
 
 PACKAGE_PREFIX: Final = "pkg://"
 _HINT: Final = "write pkg://package.module/relative/file"
@@ -18,8 +17,8 @@ def resolve(path_text: str, base: Path) -> Path:
     """Return the absolute path that *path_text* names. Whether it exists is the caller's question.
 
     Args:
-        path_text: ``pkg://package.module/relative/file`` (a file in the folder of an importable
-            package), a path starting with ``~``, an absolute path, or a path relative to *base*.
+        path_text: ``pkg://package.module/relative/file`` (a file in the folder of a package that
+            lies in *base* or is importable), a path starting with ``~``, an absolute path, or a path relative to *base*.
         base: The folder that relative paths start from.
 
     Raises:
@@ -27,14 +26,22 @@ def resolve(path_text: str, base: Path) -> Path:
             could be named then), or ``~user`` has no home.
     """
     if path_text.startswith(PACKAGE_PREFIX):
-        return _in_package(path_text)
+        return _in_package(path_text, base)
+    return Path.cwd() / base / home_expanded(path_text)
+
+
+def home_expanded(path_text: str, *, where: str = "") -> Path:
+    """Return the path that *path_text* names, a leading ``~`` replaced by the home directory.
+
+    Raises:
+        ConfigError: nobody knows that home directory.
+    """
     try:
-        path = Path(path_text).expanduser()
+        return Path(path_text).expanduser()
     except RuntimeError as exc:
         raise ConfigError(
-            f"'{path_text}': {exc}", hint="write the home directory's path out"
+            f"'{path_text}': {exc}", where=where, hint="write the home directory's path out"
         ) from exc
-    return Path.cwd() / base / path
 
 
 def bundled(name: Literal["conf", "plugins"]) -> Path:
@@ -49,48 +56,31 @@ def bundled(name: Literal["conf", "plugins"]) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
-def _in_package(path_text: str) -> Path:
+def _in_package(path_text: str, base: Path) -> Path:
     package, _, relative = path_text.removeprefix(PACKAGE_PREFIX).partition("/")
     parts = PurePosixPath(relative).parts
     if not all(part.isidentifier() for part in package.split(".")):
         raise ConfigError(f"'{path_text}' names no package", hint=_HINT)
     if ".." in parts or PurePosixPath(relative).is_absolute():
         raise ConfigError(f"'{path_text}' leaves the package", hint=_HINT)
-    folder = _package_folder(package)
-    if folder is None:
+    folders = _package_folders(package, base)
+    if folders is None:
         raise ConfigError(
             f"the package '{package}' of '{path_text}' is not installed here",
             hint="install it, or run from the folder it is in",
         )
     # A namespace package has several folders: the first that has the file, else the first.
-    found = [place.joinpath(*parts) for place in folder]
+    found = [place.joinpath(*parts) for place in folders]
     return next((path for path in found if path.exists()), found[0])
 
 
-def _package_folder(package: str) -> list[Path] | None:
+def _package_folders(package: str, base: Path) -> list[Path] | None:
     """Return the folders of *package* without running its ``__init__`` or its parents'."""
-    search: Sequence[str] | None = None
-    spec: ModuleSpec | None = None
-    for part in package.split("."):
-        # Path finders look for the last component of a dotted name only, so *part* alone will do;
-        # with the full name a nested namespace package would want its parent imported.
-        spec = _find(part, search)
-        if spec is None:
-            return None
-        search = list(spec.submodule_search_locations or ())
-    if search:
-        return [Path(place).absolute() for place in search]
-    return (
-        [Path(spec.origin).absolute().parent]
-        if spec and spec.has_location and spec.origin
-        else None
-    )
-
-
-def _find(name: str, search: Sequence[str] | None) -> ModuleSpec | None:
-    # All finders, not PathFinder alone: editable installs may bring one of their own.
-    for finder in sys.meta_path:
-        spec = finder.find_spec(name, search)
-        if spec is not None:
-            return spec
+    spec = find_spec(package, [str(Path.cwd() / base), *sys.path])
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return [Path(place).absolute() for place in spec.submodule_search_locations]
+    if spec.has_location and spec.origin:
+        return [Path(spec.origin).absolute().parent]
     return None

@@ -8,11 +8,13 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.report.manifest import NAME, read_manifest
 from orchestrator.store import digests
+from orchestrator.store.index import Index
+from orchestrator.store.trees import Trees
 
 # Artifact of the manifest → directory in the package.
 _PARTS: Final = {
@@ -48,55 +50,73 @@ def make_package(directory: Path, target: Path) -> tuple[Path, int]:
         )
     if target.exists():
         raise UsageError("is there already", where=str(target), hint="choose another --to")
-    target.parent.mkdir(parents=True, exist_ok=True)
     growing = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        growing.mkdir()
-        for artifact, folder in _PARTS.items():
-            _copy_tree(directory / "artifacts" / artifact, growing / folder)
-        (growing / NAME).write_text(json.dumps(manifest, indent=1) + "\n")
-        shutil.copyfile(directory / ".hydra" / "config.yaml", growing / "config.yaml")
-        sums = [
-            f"{digests.of_file(path)}  {path.relative_to(growing)}\n" for path in _files(growing)
-        ]
-        (growing / SUMS).write_text("".join(sums))
+        growing.mkdir(parents=True)
+        _fill(growing, directory, manifest)
         size = sum(path.stat().st_size for path in _files(growing))
         growing.rename(target)
+    except OSError as exc:
+        raise OrchestrateError(
+            f"the package cannot be written ({exc.strerror}: {exc.filename})",
+            where=f"--to {target}",
+            hint="choose another --to",
+        ) from exc
     finally:
         shutil.rmtree(growing, ignore_errors=True)
     return target, size
 
 
-def _copy_tree(source: Path, target: Path) -> None:
-    """Copy a tree of the store, following its links, and check it against its listing.
+def _fill(package: Path, directory: Path, manifest: dict[str, Any]) -> None:
+    for artifact, folder in _PARTS.items():
+        _copy_artifact(directory / "artifacts" / artifact, package / folder)
+    (package / NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    composed = directory / manifest.get("hydra", ".hydra") / "config.yaml"
+    try:
+        shutil.copyfile(composed, package / "config.yaml")
+    except FileNotFoundError:
+        raise _damaged(composed, "is gone", what="configuration") from None
+    sums = [f"{digests.of_file(path)}  {path.relative_to(package)}\n" for path in _files(package)]
+    (package / SUMS).write_text("".join(sums), encoding="utf-8")
+
+
+def _copy_artifact(source: Path, target: Path) -> None:
+    """Copy the tree of the store that *source* links to.
 
     Raises:
         OrchestrateError: it is missing or not what its name says.
     """
     place = source.resolve()
-    try:
-        listing = place.with_name(f"{place.name}.list").read_text()
-        entries = json.loads(listing)
-    except (OSError, ValueError):
-        raise _damaged(source, "is not in the store any more") from None
-    if digests.of_bytes(f"tree\n{listing}".encode()) != place.name:
+    if not place.is_dir():
+        raise _damaged(source, "is not in the store any more")
+    # ROOT/trees/ab/<digest>, as orchestrator/store/store.py lays it out. The store is not opened:
+    # it may be read-only, and a directory that is none must not become one.
+    root = place.parents[2]
+    trees = Trees(root / "trees", root / "tmp", Index(root / "index"))
+    _copy_tree(trees, place.name, source, target)
+
+
+def _copy_tree(trees: Trees, digest: str, source: Path, target: Path) -> None:
+    """Copy a tree file by file; *source* is what messages call it."""
+    entries = trees.entries(digest)
+    if entries is None:
         raise _damaged(source, "has a damaged listing")
     target.mkdir()
     for entry in entries:
-        if "tree" in entry:
-            _copy_tree(source / entry["name"], target / entry["name"])
+        if entry.tree:
+            _copy_tree(trees, entry.tree, source / entry.name, target / entry.name)
             continue
         try:
-            shutil.copyfile(source / entry["name"], target / entry["name"])
+            shutil.copyfile(trees.path(digest) / entry.name, target / entry.name)
         except FileNotFoundError:
-            raise _damaged(source, f"lacks {entry['name']}") from None
-        if digests.of_file(target / entry["name"]) != entry["sha256"]:
-            raise _damaged(source, f"has a changed {entry['name']}")
+            raise _damaged(source, f"lacks {entry.name}") from None
+        if digests.of_file(target / entry.name) != entry.sha256:
+            raise _damaged(source, f"has a changed {entry.name}")
 
 
-def _damaged(source: Path, what: str) -> OrchestrateError:
+def _damaged(source: Path, problem: str, *, what: str = "artifact") -> OrchestrateError:
     return OrchestrateError(
-        f"the artifact {what}",
+        f"the {what} {problem}",
         where=str(source),
         hint="build the experiment again: damaged artifacts are rebuilt",
     )

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,14 @@ from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 
 from orchestrator.config.compose import Batch, Composed, VariantReturn
-from orchestrator.config.purity import environment_names
+from orchestrator.config.purity import environment
 from orchestrator.config.schema import Cache, Config
 from orchestrator.config.validate import validate
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.executor.local import LocalExecutor
 from orchestrator.executor.outcome import Outcome
 from orchestrator.executor.pool import Pool
+from orchestrator.locations import home_expanded
 from orchestrator.plan.chain import add_variant
 from orchestrator.plan.graph import Graph, Variant
 from orchestrator.plan.inputs import Files
@@ -31,9 +32,10 @@ from orchestrator.plan.observed import Observer
 from orchestrator.plan.resolve import Resolver
 from orchestrator.plan.secrets import Secrets
 from orchestrator.report.directories import make_exclusively, variant_names
-from orchestrator.report.experiment import VariantResult, write_experiment
+from orchestrator.report.experiment import Run, VariantResult, write_experiment
 from orchestrator.report.live import LiveView
 from orchestrator.report.table import markdown
+from orchestrator.stages.catalogue import stage
 from orchestrator.store.collection import touch
 from orchestrator.store.files import write_durably
 from orchestrator.store.store import Store, default_directory, explained
@@ -63,6 +65,18 @@ class Planned:
     search_path: list[str] = field(default_factory=list)
 
 
+def stages_named(texts: Iterable[str]) -> list[str]:
+    """Return the stages that ``--rebuild`` names; one text may hold several, with commas.
+
+    Raises:
+        UsageError: there is no such stage.
+    """
+    names = [name for text in texts for name in text.split(",")]
+    for name in names:
+        stage(name)
+    return names
+
+
 @contextmanager
 def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iterator[Planned]:
     """Plan *variants* as one graph; the store's session ends with the block.
@@ -70,35 +84,17 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
     Raises:
         ConfigError, PlanError, StoreError: what a user can mend.
     """
+    secrets = Secrets(environment(variant.config for variant in variants))
     configs = [typed(variant.config) for variant in variants]
+    _refuse_differences(configs)
     store = Store(cache_directory(configs[0].cache))
     base = Path.cwd()
     try:
         scratch = store.begin()
-        secrets = Secrets(
-            {
-                name: os.environ.get(name, "")
-                for variant in variants
-                for name in environment_names(variant.config)
-            }
-        )
-        files = Files(base, store.index)
-        graph = Graph()
-        names = variant_names(
-            [variant.overrides for variant in variants], [config.model.name for config in configs]
-        )
-        for variant, config, name in zip(variants, configs, names, strict=True):
-            add_variant(
-                graph,
-                Variant(
-                    index=len(graph.variants), name=name, config=config, overrides=variant.overrides
-                ),
-                files,
-            )
+        graph = _graph(variants, configs, Files(base, store.index), secrets)
         search_path = [path for path in sys.path if path and Path(path) != base]
         observer = Observer(base, [str(base), *search_path], store.index)
-        fresh = any(config.benchmark.fresh for config in configs)
-        resolver = Resolver(store, observer, secrets, rebuild=rebuild, fresh_measurements=fresh)
+        resolver = Resolver(store, observer, secrets, rebuild=rebuild, fresh=graph.fresh)
         yield Planned(
             graph=graph,
             store=store,
@@ -108,14 +104,66 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
             base=base,
             search_path=search_path,
         )
+    except OrchestrateError as exc:
+        hide_in_error(exc, secrets)
+        raise
     finally:
         store.end()
+
+
+def _graph(
+    variants: Sequence[Composed], configs: Sequence[Config], files: Files, secrets: Secrets
+) -> Graph:
+    graph = Graph()
+    names = variant_names(
+        [variant.overrides for variant in variants],
+        [secrets.hide_text(config.model.name) for config in configs],
+    )
+    for index, (variant, config) in enumerate(zip(variants, configs, strict=True)):
+        added = Variant(index=index, name=names[index], config=config, overrides=variant.overrides)
+        add_variant(graph, added, files)
+    return graph
+
+
+def _refuse_differences(configs: Sequence[Config]) -> None:
+    """Refuse a sweep over what the whole run has once: its store and its executor.
+
+    Raises:
+        ConfigError: two variants differ there.
+    """
+    settings = [
+        {"cache.dir": one.cache.dir}
+        | {f"executor.{name}": value for name, value in one.executor.model_dump().items()}
+        for one in configs
+    ]
+    for other in settings[1:]:
+        for key, value in settings[0].items():
+            if other[key] != value:
+                raise ConfigError(
+                    "differs between the variants, but they run as one graph, in one store",
+                    where=key,
+                    hint="give one value for the whole sweep, or make several runs",
+                )
+
+
+def hide_in_error(error: OrchestrateError, secrets: Secrets) -> None:
+    """Hide values of environment variables in what an error says."""
+    error.message = secrets.hide_text(error.message)
+    error.where = secrets.hide_text(error.where)
+    error.hint = secrets.hide_text(error.hint)
+    error.args = (error.message,)
 
 
 class Session:
     """Runs batches and remembers their results for the table."""
 
     def __init__(self, console: Console, options: Options) -> None:
+        """Take where progress is shown, and the options.
+
+        Raises:
+            UsageError: ``options.rebuild`` names no stage.
+        """
+        stages_named(options.rebuild)
         self._console = console
         self._options = options
         self.results: list[VariantResult] = []
@@ -135,22 +183,16 @@ class Session:
             directories = self._directories(batch, plan.graph)
             self._configure_logging(batch, directories)
             outcome = self._execute(plan)
+            _hide_secrets(outcome, plan.secrets)
             touch(plan.store, [one.result.key for one in outcome.finished.values() if one.result])
             statuses = _Statuses(outcome)
-            found = []
-            for variant, composed in zip(plan.graph.variants, batch.variants, strict=True):
-                found.append(
-                    write_experiment(
-                        variant,
-                        composed,
-                        outcome,
-                        statuses.of(variant),
-                        directories[variant.index],
-                        plan.store,
-                        plan.secrets,
-                        started,
-                    )
+            run = Run(outcome=outcome, store=plan.store, secrets=plan.secrets, started=started)
+            found = [
+                write_experiment(
+                    run, variant, composed, statuses.of(variant), directories[variant.index]
                 )
+                for variant, composed in zip(plan.graph.variants, batch.variants, strict=True)
+            ]
         self.results += found
         if self.directory is not None:
             with explained(self.directory):
@@ -172,7 +214,10 @@ class Session:
         executor = plan.graph.variants[0].config.executor
         pool = Pool(plan.base, plan.scratch, plan.search_path)
         with LiveView(
-            self._console, quiet=self._options.quiet, verbose=self._options.verbose
+            self._console,
+            quiet=self._options.quiet,
+            verbose=self._options.verbose,
+            hide=plan.secrets.hide_text,
         ) as view:
             try:
                 outcome = LocalExecutor(
@@ -210,8 +255,21 @@ class Session:
         with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
             cfg.hydra.job.name = "orchestrate"
         HydraConfig.instance().set_config(cfg)
-        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+        try:
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+        except (ValueError, TypeError, AttributeError, ImportError, KeyError, OSError) as exc:
+            raise ConfigError(
+                f"logging cannot be configured like this: {exc.__cause__ or exc}",
+                where="hydra/job_logging",
+                hint="leave it out, or mend it as logging.config.dictConfig wants it",
+            ) from exc
         LOGGER.info("%d variants, one directory each below %s", len(directories), where)
+
+
+def _hide_secrets(outcome: Outcome, secrets: Secrets) -> None:
+    outcome.warnings = [secrets.hide_text(text) for text in outcome.warnings]
+    for error in [one for errors in outcome.failures.values() for one in errors]:
+        hide_in_error(error, secrets)
 
 
 class _Statuses:
@@ -234,8 +292,12 @@ class _Statuses:
 
 
 def cache_directory(cache: Cache) -> Path:
-    """Return the directory of the store that a configuration names."""
-    return Path(cache.dir).expanduser() if cache.dir else default_directory()
+    """Return the directory of the store that a configuration names.
+
+    Raises:
+        ConfigError, StoreError: it is below a home directory that nobody knows.
+    """
+    return home_expanded(cache.dir, where="cache.dir") if cache.dir else default_directory()
 
 
 def typed(cfg: DictConfig) -> Config:

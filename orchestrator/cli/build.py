@@ -76,12 +76,9 @@ def _show(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from orchestrator.api import run
     from orchestrator.report.console import console
-    from orchestrator.session import Options, Session
-    from orchestrator.stages.catalogue import stage
+    from orchestrator.session import Options, Session, stages_named
 
-    rebuild = [name for text in options.rebuild for name in text.split(",")]
-    for name in rebuild:
-        stage(name)
+    rebuild = stages_named(options.rebuild)
     progress = console(stderr=options.json)
     session = Session(
         progress, Options(rebuild=rebuild, quiet=options.quiet, verbose=options.verbose)
@@ -103,16 +100,19 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _print(console: Console, session: Session) -> None:
+    from rich.markup import escape
+
     from orchestrator.report.table import print_table
 
     for warning in session.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
     if len(session.results) > 0:
         console.print()
         print_table(console, [result.summary for result in session.results])
     order = ("ran", "cached", "shared", "failed", "skipped")
     counts = [f"{session.counts[name]} {name}" for name in order if session.counts.get(name)]
-    console.print(f"\n{', '.join(counts)} · {_shown(session)}", highlight=False, soft_wrap=True)
+    total = f"\n{', '.join(counts)} · {_shown(session)}"
+    console.print(total, highlight=False, soft_wrap=True, markup=False)
     if session.interrupted:
         done = session.counts.get("ran", 0)
         print(

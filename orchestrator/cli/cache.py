@@ -73,10 +73,9 @@ def _configured(directory: str | None) -> tuple[Any, int]:
     Raises:
         UsageError: the option names a directory that is no store; looking must not make one.
     """
-    from pathlib import Path
-
     from orchestrator.config.compose import Composer
-    from orchestrator.session import cache_directory, home_expanded, typed
+    from orchestrator.locations import home_expanded
+    from orchestrator.session import cache_directory, typed
 
     with Composer() as composer:
         cache = typed(composer.primary()).cache

@@ -31,6 +31,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _print(findings: Sequence[Finding]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from orchestrator.report.console import console
@@ -41,5 +42,7 @@ def _print(findings: Sequence[Finding]) -> None:
         table.add_column(overflow="fold")
     for finding in findings:
         advice = f"\n  → {finding.advice}" if finding.advice else ""
-        table.add_row(styles[finding.state], finding.name, f"{finding.text}{advice}")
+        table.add_row(
+            styles[finding.state], escape(finding.name), escape(f"{finding.text}{advice}")
+        )
     console().print(table)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from orchestrator.errors import OrchestrateError, UsageError, nearest
@@ -44,8 +46,10 @@ Exit codes: 0 all passed, 1 a variant failed, 2 wrong usage or configuration, 3 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     try:
         verb, rest = _verb(words)
+        _check_place(words)
         module = importlib.import_module(f"orchestrator.cli.{verb}")
         code: int = module.main(rest)
         sys.stdout.flush()
@@ -63,6 +67,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
         return 70
     return code
+
+
+def _prepare_streams() -> None:
+    """Make printing safe: a closed stream stays silent, an unknown character becomes ``?``."""
+    # A file opened later must not get the number of a closed stream, or prints would go into it.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _check_place(words: Sequence[str]) -> None:
+    """Refuse what no verb can work with.
+
+    Raises:
+        UsageError: the working directory is gone, or a word is no text.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as exc:
+        raise UsageError("the working directory does not exist any more", hint="cd .") from exc
+    for word in words:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UsageError(f"{word!r} is no UTF-8", hint="check the terminal's encoding")
 
 
 def parser(verb: str, summary: str) -> argparse.ArgumentParser:
@@ -133,7 +166,12 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
 def _report_bug(exc: Exception) -> str:
     """Write the traceback to a file; return what to print."""
     with tempfile.NamedTemporaryFile(
-        "w", prefix="orchestrate-", suffix=".txt", delete=False
+        "w",
+        prefix="orchestrate-",
+        suffix=".txt",
+        delete=False,
+        encoding="utf-8",
+        errors="replace",
     ) as file:
         traceback.print_exception(exc, file=file)
     return (

@@ -29,12 +29,8 @@ def main(words: Sequence[str]) -> int:
     from orchestrator.config.compose import BatchTask, Composer
     from orchestrator.report.console import console
     from orchestrator.report.plan import Planner, print_plan
-    from orchestrator.stages.catalogue import stage
 
-    rebuild = [name for text in options.rebuild for name in text.split(",")]
-    for name in rebuild:
-        stage(name)
-    planner = Planner(rebuild)
+    planner = Planner(options.rebuild)
     directory = Path(options.config_dir) if options.config_dir else None
     with Composer(directory, options.config_name) as composer:
         composer.run(

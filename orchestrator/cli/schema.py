@@ -31,8 +31,16 @@ def main(words: Sequence[str]) -> int:
         print(json.dumps(schemas[options.group] if options.group else schemas, indent=2))
         return 0
     folder = Path(options.to)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, schema in schemas.items():
-        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, schema in schemas.items():
+            text = json.dumps(schema, indent=2) + "\n"
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(
+            f"cannot be written ({exc.strerror})",
+            where=f"--to {options.to}",
+            hint="give a directory that can be made and written",
+        ) from exc
     print(f"{len(schemas)} schemas in {folder}")
     return 0

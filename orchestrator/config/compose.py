@@ -7,27 +7,32 @@ a multirun reaches :class:`BatchTask` through our launcher plugin with all its v
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate
+from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable
 from orchestrator.config.origin import task_overrides
 from orchestrator.config.validate import PRIMARY
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.locations import bundled
+
+# What Hydra's own hydra/output/default.yaml says (1.3).
+_HYDRAS_SUBDIR: Final = "${hydra.job.num}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +70,37 @@ class VariantReturn:
     directory: Path | None = None
 
 
-def foreign_launcher() -> ConfigError:
-    """Return the error for another launcher than ours."""
-    return ConfigError(
-        "another launcher than ours runs variants one by one, without a shared graph",
-        where="hydra/launcher",
-        hint="leave out the override hydra/launcher; workers are set by executor.workers",
-    )
+def refuse_foreign(cfg: DictConfig) -> None:
+    """Refuse another launcher or sweeper than ours in a composed multirun.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    chosen = [str(text) for text in OmegaConf.select(cfg, "hydra.overrides.hydra") or []]
+    for name in ("launcher", "sweeper"):
+        target = str(OmegaConf.select(cfg, f"hydra.{name}._target_") or "")
+        if target == f"hydra_plugins.orchestrate.{name}.Orchestrate{name.capitalize()}":
+            continue
+        if any(text.startswith(f"hydra/{name}=") for text in chosen):
+            hint = f"leave out the override hydra/{name}; workers are set by executor.workers"
+        else:
+            hint = (
+                "a primary configuration of your own needs these lines in its defaults list: "
+                "'- override hydra/launcher: orchestrate' and '- override hydra/sweeper: "
+                "orchestrate'"
+            )
+        raise ConfigError(
+            f"another {name} than ours runs variants one by one, without a shared graph",
+            where=f"hydra/{name}",
+            hint=hint,
+        )
 
 
 @dataclass(kw_only=True)
 class BatchTask:
     """The task function that Hydra carries to our launcher; it takes whole batches.
 
-    A launcher that calls it per job (another one was chosen) is refused by name. A *dry* task makes
-    no directories.
+    A *dry* task makes no directories.
     """
 
     run: Callable[[Batch], list[VariantReturn]]
@@ -88,7 +109,7 @@ class BatchTask:
 
     def __call__(self, _: DictConfig) -> Any:
         """Refuse to run one job at a time."""
-        raise foreign_launcher()
+        raise AssertionError("refuse_foreign() leaves our launcher only, which calls launch()")
 
     def launch(self, batch: Batch) -> list[VariantReturn]:
         """Run one batch; a sweeper may send several."""
@@ -107,9 +128,7 @@ class Composer:
         self._name = config_name or PRIMARY
 
     def __enter__(self) -> Composer:
-        plugins = str(bundled("plugins"))
-        if plugins not in sys.path:
-            sys.path.append(plugins)  # the hydra_plugins namespace: launcher and sweeper
+        _register_plugins()
         GlobalHydra.instance().clear()
         setbase("1.3")
         self._hydra = Hydra.create_main_hydra2("orchestrate", self._search_path())
@@ -131,18 +150,13 @@ class Composer:
         if nameless:
             raise ConfigError("an override is key=value", where=f"override '{nameless[0]}'")
         try:
-            single = self._compose(overrides, RunMode.RUN, multirun=multirun)
-        except COMPOSITION_ERRORS as exc:
-            raise translate(exc, overrides) from exc
-        try:
+            single = self._compose(overrides, multirun=multirun)
             if single is None:
-                self._hydra.multirun(
-                    self._name, task, list(overrides), with_log_configuration=False
-                )
+                self._sweep(overrides, task)
             else:
                 self._single(single, task)
         except COMPOSITION_ERRORS as exc:
-            raise translate(exc, overrides) from exc
+            raise self._translated(exc, overrides) from exc
         return task.returns
 
     def primary(self) -> DictConfig:
@@ -152,9 +166,9 @@ class Composer:
             ConfigError: it does not compose.
         """
         try:
-            found = self._compose((), RunMode.RUN, multirun=False)
+            found = self._compose((), multirun=False)
         except COMPOSITION_ERRORS as exc:
-            raise translate(exc, ()) from exc
+            raise self._translated(exc, ()) from exc
         if found is None:
             raise ConfigError("the primary configuration is a sweep", where=self._name)
         return found
@@ -164,32 +178,24 @@ class Composer:
         try:
             self._hydra.show_cfg(self._name, list(overrides), kind, package, resolve)
         except COMPOSITION_ERRORS as exc:
-            raise translate(exc, overrides) from exc
+            raise self._translated(exc, overrides) from exc
 
     def info(self, topic: str, overrides: Sequence[str]) -> None:
         """Print Hydra's information (``--info all|config|defaults|...``)."""
         try:
             self._hydra.show_info(topic, config_name=self._name, overrides=list(overrides))
         except COMPOSITION_ERRORS as exc:
-            raise translate(exc, overrides) from exc
+            raise self._translated(exc, overrides) from exc
 
     def completion(self, overrides: Sequence[str]) -> None:
         """Answer a shell's query, or print what installs completion."""
         self._hydra.shell_completion(config_name=self._name, overrides=list(overrides))
 
-    def _compose(
-        self, overrides: Sequence[str], mode: RunMode, *, multirun: bool
-    ) -> DictConfig | None:
+    def _compose(self, overrides: Sequence[str], *, multirun: bool) -> DictConfig | None:
         """Return the one configuration, or None when a sweep is asked for."""
         if multirun:
             return None
-        cfg = self._hydra.compose_config(
-            config_name=self._name,
-            overrides=list(overrides),
-            run_mode=mode,
-            with_log_configuration=False,
-            validate_sweep_overrides=False,
-        )
+        cfg = self._composed(overrides, RunMode.RUN)
         # Plain Hydra ignores an experiment's own matrix without -m, and exits with 0.
         params = OmegaConf.select(cfg, "hydra.sweeper.params")
         if cfg.hydra.mode == RunMode.MULTIRUN or params:
@@ -199,6 +205,25 @@ class Composer:
                 "several values are a sweep", where=_first_sweep(overrides), hint="add -m"
             )
         return cfg
+
+    def _composed(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+        try:
+            return self._hydra.compose_config(
+                config_name=self._name,
+                overrides=list(overrides),
+                run_mode=mode,
+                with_log_configuration=False,
+                validate_sweep_overrides=mode is not RunMode.RUN,
+            )
+        except UnicodeDecodeError:
+            raise
+        except ValueError as exc:  # group=null, for one
+            empty = next((text for text in overrides if text.endswith("=null")), "")
+            raise ConfigError(
+                str(exc).splitlines()[0],
+                where=f"override '{empty}'" if empty else "",
+                hint="give the name of an option" if empty else "",
+            ) from exc
 
     def _single(self, cfg: DictConfig, task: BatchTask) -> None:
         with open_dict(cfg.hydra):
@@ -217,6 +242,25 @@ class Composer:
         returns = run_with_callbacks(batch, task, callbacks)
         callbacks.on_run_end(config=cfg, config_name=self._name, job_return=returns[0])
 
+    def _sweep(self, overrides: Sequence[str], task: BatchTask) -> None:
+        """As ``Hydra.multirun``, but another launcher is refused before anything is made."""
+        cfg = self._composed(overrides, RunMode.MULTIRUN)
+        refuse_foreign(cfg)
+        callbacks = Callbacks(cfg)
+        callbacks.on_multirun_start(config=cfg, config_name=self._name)
+        context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)
+        sweeper = Plugins.instance().instantiate_sweeper(
+            config=cfg, hydra_context=context, task_function=task
+        )
+        sweeper.sweep(arguments=task_overrides(cfg))
+        callbacks.on_multirun_end(config=cfg, config_name=self._name)
+
+    def _translated(self, exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
+        if isinstance(exc, UnicodeDecodeError):
+            folders = [self._directory, Path.cwd() / "conf"]
+            return undecodable([folder for folder in folders if folder is not None], exc)
+        return translate(exc, overrides)
+
     def _search_path(self) -> Any:
         own = bundled("conf")
         path = create_config_search_path(str(own))
@@ -229,6 +273,23 @@ class Composer:
                 raise ConfigError(f"no such directory: {directory}", where="--config-dir")
             path.prepend(provider="command-line", path=f"file://{directory}", anchor=None)
         return path
+
+
+def _register_plugins() -> None:
+    """Make our launcher and sweeper known to Hydra.
+
+    Hydra looks for plugins once in a process, which may have been before this folder was on the
+    path, so they are registered here.
+    """
+    folder = str(bundled("plugins"))
+    if folder not in sys.path:
+        sys.path.append(folder)  # the hydra_plugins namespace
+    for name in ("launcher", "sweeper"):
+        module = importlib.import_module(f"hydra_plugins.orchestrate.{name}")
+        module.register()
+        plugin = getattr(module, f"Orchestrate{name.capitalize()}")
+        if f"{plugin.__module__}.{plugin.__name__}" not in Plugins.instance().class_name_to_class:
+            Plugins.instance().register(plugin)
 
 
 def run_with_callbacks(batch: Batch, task: BatchTask, callbacks: Callbacks) -> list[JobReturn]:
@@ -264,6 +325,25 @@ def _refuse_unsupported(cfg: DictConfig) -> None:
             "every action has a directory of its own, so there is no job directory to change to",
             where="hydra.job.chdir",
             hint="leave it out; artifacts and logs are linked into the experiment directory",
+        )
+    if not cfg.hydra.output_subdir:
+        raise ConfigError(
+            "an experiment directory always keeps its configuration, which packages need",
+            where="hydra.output_subdir",
+            hint="leave it out, or give the name of a folder",
+        )
+    if Path(str(cfg.hydra.output_subdir)).name != str(cfg.hydra.output_subdir):
+        raise ConfigError(
+            f"'{cfg.hydra.output_subdir}' is no plain name",
+            where="hydra.output_subdir",
+            hint="give the name of one folder, such as .hydra",
+        )
+    sweep = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
+    if isinstance(sweep, dict) and sweep.get("subdir") != _HYDRAS_SUBDIR:
+        raise ConfigError(
+            "the directories of a sweep are named by the overrides in which its variants differ",
+            where="hydra.sweep.subdir",
+            hint="leave it out; hydra.sweep.dir is yours to set",
         )
 
 

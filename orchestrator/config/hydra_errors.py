@@ -21,7 +21,26 @@ _PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
-COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError)
+COMPOSITION_ERRORS: Final = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    UnicodeDecodeError,
+)
+
+
+def undecodable(folders: Sequence[Path], exc: UnicodeDecodeError) -> ConfigError:
+    """Return the error for a file below *folders* that is not UTF-8; Hydra does not say which."""
+    for path in [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]:
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as found:
+            line = found.object.count(b"\n", 0, found.start) + 1
+            where = f"{shown(path)}, line {line}"
+            return ConfigError("is no UTF-8", where=where, hint="save the file as UTF-8")
+        except OSError:
+            continue
+    return ConfigError(f"is no UTF-8: {exc.reason}", where="configuration")
 
 
 def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
@@ -86,6 +105,14 @@ def _unknown(key: str, exc: Exception) -> ConfigError:
             hint="a file that overrides other groups needs '# @package _global_' as its first line",
         )
     group, _, name = key.rpartition(".")
+    known = field_names(group)
+    absent = _absent(exc)
+    if group and name in known and absent == name:
+        return ConfigError(
+            "is not in the chosen files, so there is nothing to change",
+            where=f"{key} (command line)",
+            hint=f"to add it write +{key}=...",
+        )
     if is_mapping(key):
         return ConfigError(
             "cannot be replaced as a whole", where=key, hint=f"add its entries: +{key}.NAME=..."
@@ -94,13 +121,18 @@ def _unknown(key: str, exc: Exception) -> ConfigError:
         return ConfigError(
             f"there is no entry '{name}' to change", where=key, hint=f"to add one write +{key}=..."
         )
-    known = field_names(group)
     near = nearest(name, known)
     return ConfigError(
         f"unknown key '{name}'",
         where=f"{key} (command line)",
         hint=near or (f"known keys: {', '.join(known)}" if known else str(exc).splitlines()[0]),
     )
+
+
+def _absent(exc: Exception) -> str:
+    """Return the name of the key that OmegaConf did not find, or ''."""
+    found = _NOT_IN_STRUCT.search(f"{exc} {exc.__cause__ or ''}")
+    return found[1] if found else ""
 
 
 def _key_of(overrides: Sequence[str], found: re.Match[str] | None) -> str:

@@ -65,8 +65,8 @@ def _setter(folder: Path, option: str, keys: Sequence[str], seen: set[str]) -> P
         return None
     seen.add(option)
     try:
-        content: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     if _has(content, keys):
         return path

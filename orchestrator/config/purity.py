@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +23,13 @@ PURE: Final = frozenset(
         "oc.deprecated",
     }
 )
+_KEYED: Final = (*KEYED, "cache.salt")  # the salt enters every key; the rest of cache does not
 _RESOLVER: Final = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:")
 _REFERENCE: Final = re.compile(r"\$\{\s*(\.*[A-Za-z_][\w.\[\]]*)\s*\}")
+# These take a key; what lies there decides.
+_SELECTS: Final = re.compile(
+    r"\$\{\s*(oc\.(?:select|dict\.keys|dict\.values|deprecated))\s*:\s*['\"]?([^,}'\"]*)"
+)
 _ENVIRONMENT: Final = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)")
 _REASONS: Final = {
     "now": "gives another value at every run, so nothing would ever be found in the cache",
@@ -37,10 +43,8 @@ def check_purity(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a keyed field, directly or through another field, uses an impure resolver.
     """
-    for group in KEYED:
-        if group not in cfg:
-            continue
-        for key, text in _texts(cfg, group):
+    for group in _KEYED:
+        for key, text in _referenced(cfg, group):
             resolver = _impure(cfg, key, text, seen=set())
             if resolver is not None:
                 reason = _REASONS.get(
@@ -53,6 +57,16 @@ def check_purity(cfg: DictConfig) -> None:
                 )
 
 
+def environment(configs: Iterable[DictConfig]) -> dict[str, str]:
+    """Return the environment variables that configurations read, with their values.
+
+    The order is the same in every process: what replaces values in keys must not depend on it.
+    """
+    names = {name for cfg in configs for name in environment_names(cfg)}
+    values = {name: os.environ.get(name, "") for name in names}
+    return dict(sorted(values.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
 def environment_names(cfg: DictConfig) -> set[str]:
     """Return the environment variables that a configuration reads through ``oc.env``."""
     return {
@@ -61,6 +75,19 @@ def environment_names(cfg: DictConfig) -> set[str]:
         for _, text in _texts(cfg, str(root))
         for name in _ENVIRONMENT.findall(text)
     }
+
+
+def environment_of(cfg: DictConfig, key: str) -> list[str]:
+    """Return the variables that the field *key* reads, directly or through other fields."""
+    found: dict[str, None] = {}
+    queue, seen = [key], {key}
+    while queue:
+        for place, text in _referenced(cfg, queue.pop()):
+            found.update(dict.fromkeys(_ENVIRONMENT.findall(text)))
+            targets = [_absolute(place, one) for one in _references(text)]
+            queue += [target for target in targets if target not in seen]
+            seen.update(targets)
+    return list(found)
 
 
 def _texts(cfg: DictConfig, root: str) -> Iterator[tuple[str, str]]:
@@ -86,8 +113,13 @@ def _impure(cfg: DictConfig, key: str, text: str, seen: set[str]) -> str | None:
     for resolver in _RESOLVER.findall(text):
         if resolver not in PURE:
             return str(resolver)
-    for reference in _REFERENCE.findall(text):
+    for resolver, selected in _SELECTS.findall(text):
+        if selected.startswith("${"):
+            return str(resolver)  # what it selects is known at run time only
+    for reference in _references(text):
         target = _absolute(key, reference)
+        if target.partition(".")[0] == "hydra":
+            return "hydra"
         if target in seen:
             continue
         seen.add(target)
@@ -96,6 +128,12 @@ def _impure(cfg: DictConfig, key: str, text: str, seen: set[str]) -> str | None:
             if found is not None:
                 return found
     return None
+
+
+def _references(text: str) -> list[str]:
+    """Return the keys, absolute or relative, that a text refers to."""
+    selected = [key.strip() for _, key in _SELECTS.findall(text)]
+    return [*_REFERENCE.findall(text), *selected]
 
 
 def _absolute(key: str, reference: str) -> str:

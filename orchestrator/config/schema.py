@@ -7,9 +7,10 @@ value there must not come from an impure resolver such as ``now:`` or ``hydra:``
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
@@ -18,10 +19,36 @@ PortName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.\-]*$")]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    _refuse_strange(arguments, "")
+    return arguments
+
+
+def _refuse_strange(value: Any, place: str) -> None:
+    """Refuse what JSON, in which keys and requests are written, cannot hold."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{place or 'it'} has the key {name!r}; keys are texts: '{name}'")
+            _refuse_strange(item, f"{place}.{name}" if place else name)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _refuse_strange(item, f"{place}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place} is {value}, which is no number to compute with")
+    elif not isinstance(value, str | int | float | bool | None):
+        raise ValueError(
+            f"{place} is {type(value).__name__}; expected text, number, boolean, list or map"
+        )
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
+
+
 class Group(BaseModel):
     """Base of all config groups: immutable, strict, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Dim(Group):
@@ -109,7 +136,7 @@ class CallableData(Group):
 
     kind: Literal["callable"]
     function: Dotted = Field(description="package.module:function")
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: Arguments = Field(default_factory=dict)
     seed: int = 0
     labels: str | None = Field(
         default=None, description="Name in the returned dict that is a label."
@@ -152,9 +179,7 @@ class Model(Group):
     factory: Dotted | None = Field(
         default=None, description="package.module:callable giving a Module."
     )
-    args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments of the factory."
-    )
+    args: Arguments = Field(default_factory=dict, description="Keyword arguments of the factory.")
     onnx: str | None = Field(
         default=None, description="An existing .onnx file instead of a factory."
     )

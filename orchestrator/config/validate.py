@@ -9,9 +9,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config.origin import origin_of
-from orchestrator.config.purity import check_purity
+from orchestrator.config.purity import check_purity, environment, environment_of
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, nearest
+from orchestrator.plan.secrets import Secrets
 
 PRIMARY: Final = "orchestrate"
 # pydantic puts the tag of a discriminated union into the location; it is no key of the file.
@@ -30,14 +31,22 @@ def validate(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: an unknown key, a wrong type or value, a missing value, an interpolation that
             does not resolve, or a keyed field with an impure resolver. The message has the key's
-            full path, the file it came from, what was expected, and the nearest valid name.
+            full path, the file it came from, what was expected, and the nearest valid name; values
+            of environment variables are not in it.
     """
     check_purity(cfg)
-    values = _resolved(cfg)
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_resolved(cfg))
     except ValidationError as exc:
-        raise _first_error(exc, cfg) from exc
+        # `from None`: pydantic's own text has the values.
+        raise _without_values(_first_error(exc, cfg), cfg) from None
+    except ConfigError as exc:
+        raise _without_values(exc, cfg) from None
+
+
+def _without_values(error: ConfigError, cfg: DictConfig) -> ConfigError:
+    hide = Secrets(environment([cfg])).hide_text
+    return ConfigError(hide(error.message), where=hide(error.where), hint=hide(error.hint))
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -100,19 +109,14 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
             where=where,
             hint="'orchestrate --cfg job' shows the whole configuration",
         )
-    value = error["input"]
-    shown = (
-        f"got {value!r}"
-        if isinstance(value, str | int | float | bool | None)
-        else (f"got {type(value).__name__}")
-    )
+    value, shown = error["input"], _shown(error["input"], environment_of(cfg, key))
     if kind == "literal_error":
         expected = context["expected"]
         options = [part.strip("' ") for part in expected.replace(" or ", ", ").split(",")]
         return ConfigError(
             f"expected one of {', '.join(options)}; {shown}",
             where=where,
-            hint=nearest(str(value), options),
+            hint="" if environment_of(cfg, key) else nearest(str(value), options),
         )
     if kind == "union_tag_invalid":
         return ConfigError(f"expected kind to be one of {context['expected_tags']}", where=where)
@@ -121,6 +125,15 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
     message = error["msg"].removeprefix("Value error, ")
     text = message.replace("Input should be ", "expected ").replace("Input ", "the value ")
     return ConfigError(text if kind == "value_error" else f"{text}; {shown}", where=where)
+
+
+def _shown(value: Any, variables: list[str]) -> str:
+    """Say what was given; of a value from the environment, only where it came from."""
+    if variables:
+        return f"got the value of {', '.join(f'${{oc.env:{name}}}' for name in variables)}"
+    if isinstance(value, str | int | float | bool | None):
+        return f"got {value!r}"
+    return f"got {type(value).__name__}"
 
 
 def _key(location: tuple[str | int, ...]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
 from orchestrator.executor.server import LOG_NAME
-from orchestrator.executor.worker import RESULT
+from orchestrator.executor.worker import DISK_FULL, RESULT
 from orchestrator.plan.graph import Action
 from orchestrator.plan.resolve import Resolved, Resolver
 from orchestrator.plan.secrets import Secrets
@@ -19,18 +20,21 @@ from orchestrator.stages.catalogue import stage as find_stage
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
+_LOG_END_BYTES: Final = 512 * 1024
+
 
 def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]:
     """Return the report of a worker that succeeded.
 
     Raises:
         StageError: the stage refused; the same inputs would fail the same way.
-        WorkerLostError: the worker was killed, crashed or ran out of memory.
-        StoreError: the disk is full.
+        WorkerLostError: the worker was killed, crashed, or ran out of memory or disk space.
     """
     try:
         report: dict[str, Any] = json.loads((directory / RESULT).read_bytes())
     except (OSError, ValueError):
+        if code == DISK_FULL:
+            raise _no_space(action, "the worker could not write its result") from None
         raise _ended(code, action) from None
     if report["ok"]:
         return report
@@ -75,16 +79,23 @@ def commit(
             return result
         stored = store.results.put(result, replace=replace or bool(resolved.warning))
         if record is not None:
-            store.results.observe(resolved.key, record)
+            store.results.observe(resolved.key, secrets.hide(record))
         return stored
 
 
 def log_text(directory: Path, secrets: Secrets) -> str:
-    """Return what a worker wrote to its log, secrets hidden."""
+    """Return what a worker wrote to its log, secrets hidden; of a huge one the two ends."""
     try:
-        return secrets.hide_text((directory / LOG_NAME).read_text(errors="replace"))
+        with (directory / LOG_NAME).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(_LOG_END_BYTES)
+            if size > 2 * _LOG_END_BYTES:
+                data += f"\n… {size - 2 * _LOG_END_BYTES} bytes left out …\n".encode()
+                file.seek(-_LOG_END_BYTES, os.SEEK_END)
+            data += file.read(_LOG_END_BYTES)
     except OSError:
         return ""
+    return secrets.hide_text(data.decode(errors="replace"))
 
 
 def _store_log(store: Store, secrets: Secrets, directory: Path) -> str:
@@ -104,10 +115,7 @@ def _refused(report: Mapping[str, Any], action: Action) -> OrchestrateError:
         case "stage":
             return StageError(message, where=where, hint=hint)
         case "disk":
-            return StoreError(
-                f"no space left while '{action.stage}' ran: {message}",
-                hint="free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir",
-            )
+            return _no_space(action, message)
         case "memory":
             return WorkerLostError(
                 f"'{action.stage}' ran out of memory",
@@ -127,16 +135,27 @@ def _ended(code: int, action: Action) -> WorkerLostError:
             f"the worker of '{action.stage}' ended with code {code} and left no result",
             hint="its log says more; run the same command again: what was finished is kept",
         )
-    name = signal.Signals(-code).name
-    causes = {
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal has a number only
+        name = f"signal {-code}"
+    causes: dict[int, str] = {
         signal.SIGKILL: "was killed, by somebody or by the kernel for want of memory",
         signal.SIGSEGV: "crashed in native code",
         signal.SIGABRT: "aborted in native code",
         signal.SIGBUS: "crashed in native code",
         signal.SIGILL: "met an instruction that this processor does not have",
     }
-    cause = causes.get(signal.Signals(-code), "was ended by a signal")
+    cause = causes.get(-code, "was ended by a signal")
     return WorkerLostError(
         f"the worker of '{action.stage}' {cause} ({name})",
         hint="run the same command again: what was finished is kept",
+    )
+
+
+def _no_space(action: Action, what: str) -> WorkerLostError:
+    return WorkerLostError(
+        f"no space left while '{action.stage}' ran: {what}",
+        hint="free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir; "
+        "everything finished so far is kept",
     )

@@ -21,7 +21,7 @@ from orchestrator.executor.commit import commit, log_text, read_report
 from orchestrator.executor.machine import MachineLock
 from orchestrator.executor.needs import modules_for
 from orchestrator.executor.outcome import Finished, Listener, Outcome, Status
-from orchestrator.executor.pool import Ended, Pool, Progressed
+from orchestrator.executor.pool import Ended, Pool, Progressed, Started
 from orchestrator.executor.worker import REQUEST
 from orchestrator.plan.gates import failures
 from orchestrator.plan.graph import Action, Graph, Variant
@@ -140,7 +140,13 @@ class LocalExecutor:
 
     def _resolve(self, action: Action, *, waited: bool) -> None:
         """Settle *action* from the store, or make it ready."""
-        resolved = self._resolver.resolve(action, self._results)
+        try:
+            resolved = self._resolver.resolve(action, self._results)
+        except StoreError:
+            raise
+        except OrchestrateError as error:  # a tool of this stage is missing, say: others go on
+            self._settle(action, Finished(status="failed", error=error))
+            return
         if resolved.warning and resolved.warning not in self._outcome.warnings:
             self._outcome.warnings.append(resolved.warning)
         if resolved.state is State.CACHED and resolved.result is not None:
@@ -204,6 +210,7 @@ class LocalExecutor:
                 for name, ref in action.inputs.items()
             },
             "files": {name: str(file.path) for name, file in action.files.items()},
+            "identities": {name: file.identity for name, file in action.files.items()},
             "tools": resolved.material["tools"],
             "machine": resolved.material["machine"],
             "base": str(self._base),
@@ -244,6 +251,8 @@ class LocalExecutor:
             return
         for event in events:
             match event:
+                case Started(id=worker) if worker in self._running:
+                    self._running[worker].begun = time.monotonic()  # imports are not its time
                 case Progressed(id=worker, done=done, text=text):
                     if worker in self._running:
                         self._listener.progressed(self._running[worker].action, done, text)

@@ -1,43 +1,66 @@
-"""Records, in the worker, what user code touches: sources, distributions and opened files."""
+"""Records, in the worker, what user code touches: sources, distributions, files, variables."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
 import importlib
-import importlib.metadata
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
 from orchestrator.errors import StageError, nearest
-from orchestrator.plan.observed import Observer
-from orchestrator.plan.sources import is_example, is_own, is_standard_library, record_path
+from orchestrator.executor.imported import classify, file_of
+from orchestrator.plan.observed import Observer, variable
+from orchestrator.plan.places import Places
+from orchestrator.plan.sources import is_own, is_standard_library
 
-_IGNORED_SUFFIXES: Final = (".py", ".pyc", ".so", ".pth")
 _IGNORED_ROOTS: Final = ("/proc/", "/sys/", "/dev/")
+_CODE_SUFFIXES: Final = (".py", ".pyc", ".so", ".pth")
+
+
+class ChangedError(Exception):
+    """Something that user code read was written while the action ran; its result means nothing."""
 
 
 class Recorder:
     """Implements :class:`orchestrator.stages.base.Observations`."""
 
-    def __init__(self, base: Path, store: Path, observer: Observer) -> None:
+    def __init__(
+        self,
+        base: Path,
+        store: Path,
+        observer: Observer,
+        *,
+        search_path: list[str],
+        declared: Mapping[str, Path],
+        begun_ns: int,
+    ) -> None:
         """Record for one action.
 
         Args:
             base: The directory that relative paths start from.
             store: The store; what is read there is an input of the action already.
             observer: Digests what is recorded.
+            search_path: Where modules are found.
+            declared: The declared files; their digests are in the key already.
+            begun_ns: When the action began, in nanoseconds since 1970.
         """
         self._base = base
         self._store = store
         self._observer = observer
+        self._search_path = search_path
+        self._declared = tuple(declared.values())
+        self._places = Places(base, declared)
+        self._begun_ns = begun_ns
         self._modules: set[str] = set()
         self._files: set[Path] = set()
         self._absent: set[Path] = set()
+        self._written: set[Path] = set()
+        self._listed: set[Path] = set()
+        self._variables: set[str] = set()
         self._recording = 0
         self._hooked = False
 
@@ -69,18 +92,18 @@ class Recorder:
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
-        """Record opened files and imported modules inside the block."""
+        """Record opened files, listings, variables and imported modules inside the block."""
         if not self._hooked:
             sys.addaudithook(self._audit)
             self._hooked = True
-        before = set(sys.modules)
-        self._recording += 1
-        try:
-            with self._native_reads():
+        with self._native_reads(), self._variable_reads():
+            before = set(sys.modules)
+            self._recording += 1
+            try:
                 yield
-        finally:
-            self._recording -= 1
-            self._modules |= set(sys.modules) - before
+            finally:
+                self._recording -= 1
+                self._modules |= set(sys.modules) - before
 
     def file(self, path: Path) -> Path:
         """Record that *path*, a file or a directory with all below it, was read; return it."""
@@ -88,46 +111,109 @@ class Recorder:
         return path
 
     def record(self) -> dict[str, Any]:
-        """Return everything recorded.
+        """Return everything recorded; see :mod:`orchestrator.plan.observed` for the parts.
 
-        ``modules``, ``distributions`` and ``files`` have digests, '' for a file looked for in vain;
-        ``origins`` says which distribution a newly imported package came from, so that one which
-        shadows it is noticed.
+        Raises:
+            ChangedError: a source or file was written after the action had begun.
         """
-        local, packages = self._classify(self._modules)
-        absent = {path for path in self._absent if not path.exists()}
+        code = classify(self._modules, self._search_path)
+        hidden = {
+            path for name, path in code.local.items() if self._observer.place(name) != str(path)
+        }
+        own = {path for name in list(sys.modules) if (path := file_of(name)) is not None}
+        files = {
+            path
+            for path in ((self._files - own) | hidden) - self._written
+            if not any(path.is_relative_to(declared) for declared in self._declared)
+        }
+        for path in sorted(set(code.local.values()) | files):
+            self._check_unchanged(path)
+        read = {self._places.name(path): self._digest(path) for path in sorted(files)}
+        missing = {path for path in self._absent if not path.exists()}
         return {
-            "origins": _origins(self._modules),
-            "modules": {name: self._observer.module(name) for name in sorted(local)},
-            "distributions": {name: self._observer.distribution(name) for name in sorted(packages)},
-            "files": {
-                self._relative(path): self._digest(path)
-                for path in sorted(self._files | absent)
-                if path.exists() or path in absent
+            "modules": {name: self._observer.module(name) for name in sorted(code.local)},
+            "places": {
+                name: self._places.name(Path(self._observer.place(name)))
+                for name in sorted(code.local)
             },
+            "distributions": {
+                name: self._observer.distribution(name) for name in sorted(code.distributions)
+            },
+            "origins": code.origins,
+            "absent": sorted(code.absent),
+            "files": read | {self._places.name(path): "" for path in sorted(missing)},
+            "listings": {
+                self._places.name(path): self._observer.listing(str(path))
+                for path in sorted(self._listed)
+                if path.is_dir()
+            },
+            "environment": {name: variable(name) for name in sorted(self._variables)},
         }
 
+    def _digest(self, path: Path) -> str:
+        return self._observer.file(str(path)) if path.exists() else ""
+
+    def _check_unchanged(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        stat = path.stat()
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._begun_ns:
+            raise ChangedError(f"{path} was written while the action ran")
+
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "open" and self._recording and isinstance(args[0], str | bytes):
+        if not self._recording or not args or not isinstance(args[0], str | bytes | os.PathLike):
+            return
+        if event == "open":
             flags = args[2] if len(args) > 2 and isinstance(args[2], int) else 0
-            if flags & 0o3 == 0:  # O_RDONLY: what is only written is no input
-                self._opened(Path(args[0] if isinstance(args[0], str) else args[0].decode()))
+            path = Path(os.fsdecode(args[0])).absolute()
+            if flags & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+                self._written.add(path)  # a product of the code, no input of it
+            else:
+                self._opened(path)
+        elif event in ("os.listdir", "os.scandir"):
+            self._looked_into(Path(os.fsdecode(args[0])).absolute())
+        elif event == "ctypes.dlopen" and os.sep in os.fsdecode(args[0]):
+            self._opened(Path(os.fsdecode(args[0])).absolute())
 
     def _opened(self, path: Path) -> None:
-        path = path.absolute()
         text = str(path)
         ignored = (
-            path.suffix in _IGNORED_SUFFIXES
-            or text in sys.path
+            text in self._search_path
             or text.startswith(_IGNORED_ROOTS)
             or path.is_relative_to(self._store)
             or any(part.endswith((".dist-info", ".egg-info")) for part in path.parts)
+            or "__pycache__" in path.parts
+            or (path.suffix in _CODE_SUFFIXES and _installed(path))
             or is_standard_library(path)
         )
         if not ignored and path.is_file():
             self._files.add(path)
         elif not ignored and not path.exists():
             self._absent.add(path)
+
+    def _looked_into(self, path: Path) -> None:
+        """Record a listing that user code asked for; the import system's own are of no account."""
+        if _local_caller() and not (
+            _installed(path) or is_standard_library(path) or path.is_relative_to(self._store)
+        ):
+            self._listed.add(path)
+
+    @contextlib.contextmanager
+    def _variable_reads(self) -> Iterator[None]:
+        """Record the environment variables that local code asks for."""
+        kind = type(os.environ)
+        original = kind.__getitem__
+
+        def recording(environ: Any, name: Any) -> Any:
+            if _local_caller():
+                self._variables.add(name)
+            return original(environ, name)
+
+        setattr(kind, "__getitem__", recording)  # noqa: B010  # a method is no assignable field
+        try:
+            yield
+        finally:
+            setattr(kind, "__getitem__", original)  # noqa: B010
 
     @contextlib.contextmanager
     def _native_reads(self) -> Iterator[None]:
@@ -139,7 +225,7 @@ class Recorder:
         original = module.safe_open
 
         def recording(filename: Any, *args: Any, **kwargs: Any) -> Any:
-            self._opened(Path(filename))
+            self._opened(Path(filename).absolute())
             return original(filename, *args, **kwargs)
 
         holders = [
@@ -156,45 +242,28 @@ class Recorder:
                 if isinstance(other, ModuleType) and vars(other).get("safe_open") is recording:
                     setattr(other, "safe_open", original)  # noqa: B010
 
-    def _digest(self, path: Path) -> str:
-        return self._observer.file(self._relative(path)) if path.exists() else ""
 
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)
-
-    def _classify(self, names: set[str]) -> tuple[set[str], set[str]]:
-        """Split modules into local ones (with what they import in turn) and distributions."""
-        local: set[str] = set()
-        packages: set[str] = set()
-        queue, seen = sorted(names), set(names)
-        while queue:
-            name = queue.pop()
-            path = _file_of(name)
-            if path is None or is_own(name) or is_standard_library(path):
-                continue
-            owners = [] if is_example(name) else _owners(name, path)
-            if owners:
-                packages.update(owners)
-                continue
-            local.add(name)
-            parents = {name.rpartition(".")[0]} - {""}
-            for other in _imports(path, name) | parents:
-                if other not in seen and other in sys.modules:
-                    seen.add(other)
-                    queue.append(other)
-        return local, packages
+def _installed(path: Path) -> bool:
+    return "site-packages" in path.parts or "dist-packages" in path.parts
 
 
-def _origins(names: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in sorted(names):  # a package comes before its modules
-        path, top = _file_of(name), name.partition(".")[0]
-        seen = any(other.partition(".")[0] == top for other in found)
-        if path is None or seen or is_own(name) or is_example(name) or is_standard_library(path):
-            continue
-        if owners := _owners(name, path):
-            found[name] = owners[0]
-    return found
+def _local_caller() -> bool:
+    """Whether the innermost frame that is neither ours nor the standard library's is local code."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib"):
+            return False
+        path = Path(name)
+        if name != __file__ and not name.startswith("<") and not is_standard_library(path):
+            return not _installed(path) and not _own(frame)
+        frame = frame.f_back
+    return False
+
+
+def _own(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    return is_own(module)
 
 
 def _import_error(function: str, name: str, exc: Exception) -> StageError:
@@ -228,67 +297,3 @@ def _optional(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-def _file_of(name: str) -> Path | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return Path(file).absolute() if isinstance(file, str) else None
-
-
-def _owners(name: str, path: Path) -> list[str]:
-    """Return the distributions whose RECORD lists the module's file."""
-    top = name.partition(".")[0]
-    return [
-        distribution
-        for distribution in _distributions().get(top, ())
-        if _records(distribution, path)
-    ]
-
-
-@functools.cache
-def _distributions() -> dict[str, list[str]]:
-    return {
-        top: sorted(set(names))
-        for top, names in importlib.metadata.packages_distributions().items()
-    }
-
-
-def _records(distribution: str, path: Path) -> bool:
-    """Whether the RECORD of *distribution* lists the file *path*."""
-    record, text = _record_text(distribution)
-    if record is None or not path.is_relative_to(record.parent.parent):
-        return False
-    return f"\n{path.relative_to(record.parent.parent)}," in text
-
-
-@functools.cache
-def _record_text(distribution: str) -> tuple[Path | None, str]:
-    record = record_path(distribution)
-    return record, "" if record is None else f"\n{record.read_text(errors='replace')}"
-
-
-def _imports(path: Path, name: str) -> set[str]:
-    """Return the modules that a source file names in import statements, anywhere in it."""
-    if path.suffix != ".py":
-        return set()
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
-        return set()
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            origin = ".".join(part for part in (base, node.module or "") if part)
-            found.add(origin)
-            found.update(f"{origin}.{alias.name}" for alias in node.names)
-    return {part for module in found for part in _with_parents(module)}
-
-
-def _with_parents(module: str) -> list[str]:
-    parts = module.split(".")
-    return [".".join(parts[: depth + 1]) for depth in range(len(parts)) if parts[0]]

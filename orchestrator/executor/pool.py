@@ -19,8 +19,22 @@ from typing import Any, Final
 from orchestrator.errors import WorkerLostError
 from orchestrator.executor.server import MESSAGE_BYTES
 
+# The bytes of a sum depend on how many threads add; and a process with threads must not fork.
+_ONE_THREAD: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 _END_TIMEOUT_S: Final = 5.0
 _START = "import sys; from orchestrator.executor.server import main; main(int(sys.argv[1]))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A worker was forked; what it needs had been imported before."""
+
+    id: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +52,9 @@ class Ended:
 
     id: int
     code: int
+
+
+Event = Started | Progressed | Ended
 
 
 class Pool:
@@ -91,13 +108,13 @@ class Pool:
         self._selector.register(read, selectors.EVENT_READ, self._next)
         return self._next
 
-    def poll(self, timeout_s: float | None) -> list[Progressed | Ended]:
+    def poll(self, timeout_s: float | None) -> list[Event]:
         """Wait for events at most *timeout_s* seconds (None: as long as it takes).
 
         Raises:
             WorkerLostError: the server ended unexpectedly.
         """
-        found: list[Progressed | Ended] = []
+        found: list[Event] = []
         for key, _ in self._selector.select(timeout_s):
             if key.data == "server":
                 found += self._from_server()
@@ -111,10 +128,6 @@ class Pool:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-
-    def pid(self, worker: int) -> int | None:
-        """Return the process id of a running worker."""
-        return self._pids.get(worker)
 
     def stop(self) -> None:
         """End all workers and the server."""
@@ -158,6 +171,7 @@ class Pool:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
+                env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -178,7 +192,7 @@ class Pool:
         except (BrokenPipeError, ConnectionResetError) as exc:
             raise self._lost() from exc
 
-    def _from_server(self) -> list[Progressed | Ended]:
+    def _from_server(self) -> list[Event]:
         if self._connection is None:
             return []
         try:
@@ -190,7 +204,7 @@ class Pool:
         message = json.loads(data)
         if message["op"] == "started":
             self._pids[message["id"]] = message["pid"]
-            return []
+            return [Started(id=message["id"])]
         worker = message["id"]
         self._pids.pop(worker, None)
         descriptor = self._pipes.pop(worker, None)
@@ -199,7 +213,7 @@ class Pool:
             os.close(descriptor)
         return [Ended(id=worker, code=message["code"])]
 
-    def _progress(self, worker: int, descriptor: int) -> list[Progressed | Ended]:
+    def _progress(self, worker: int, descriptor: int) -> list[Event]:
         if worker not in self._pipes:
             return []
         try:

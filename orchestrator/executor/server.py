@@ -2,14 +2,15 @@
 
 It is single-threaded, never runs a parallel region and never touches CUDA: a child forked after
 either would hang. It talks over one ``SOCK_SEQPACKET`` socket, JSON both ways; descriptors (event
-pipe, locks) come with a request and go to the child alone. When the socket closes it ends, while
-children finish on their own, holding their locks.
+pipe, locks) come with a request and go to the child alone. When the socket closes it ends its
+workers and itself; should it be killed first, workers finish on their own, holding their locks.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -25,6 +26,7 @@ from typing import Any, Final
 MESSAGE_BYTES: Final = 1 << 16
 MAX_DESCRIPTORS: Final = 8
 LOG_NAME: Final = "log.txt"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Server:
@@ -38,7 +40,14 @@ class Server:
         self._preload: list[str] = []
 
     def serve(self) -> None:
-        """Serve until the parent closes the socket."""
+        """Serve until the parent closes the socket; workers end with it: nobody would store."""
+        try:
+            self._serve()
+        finally:
+            for _, pid in self._workers.values():
+                _end_group(pid)
+
+    def _serve(self) -> None:
         while True:
             # With imports left to do, only look; without, sleep until something happens.
             for key, _ in self._selector.select(0 if self._preload else None):
@@ -97,6 +106,9 @@ class Server:
             from orchestrator.executor import worker
 
             code = worker.main(request["directory"], descriptors[0])
+        except OSError as exc:
+            code = os.EX_IOERR if exc.errno in _FULL else code
+            traceback.print_exc()
         except BaseException:  # noqa: BLE001  # whatever it was, the child must end here
             traceback.print_exc()
         finally:
@@ -109,12 +121,18 @@ class Server:
         identity, pid = self._workers.pop(watch)
         self._selector.unregister(watch)
         os.close(watch)
+        _end_group(pid)  # what it started holds its locks and the machine
         _, status = os.waitpid(pid, 0)
         self._send({"op": "ended", "id": identity, "code": os.waitstatus_to_exitcode(status)})
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(json.dumps(message).encode())
+
+
+def _end_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def main(descriptor: int) -> None:

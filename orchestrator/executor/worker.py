@@ -6,6 +6,7 @@ files left in the directory.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,20 +14,23 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.backends.onnxruntime.installed import cpu_target
 from orchestrator.errors import OrchestrateError
-from orchestrator.executor.observe import Recorder
+from orchestrator.executor.observe import ChangedError, Recorder
 from orchestrator.plan.observed import Observer
 from orchestrator.plan.tools import versions
 from orchestrator.stages.base import Context, Scope, Stage, execute
 from orchestrator.stages.catalogue import stage as find_stage
-from orchestrator.store.index import Index
+from orchestrator.store.index import Index, identity
 
 REQUEST: Final = "request.json"
 RESULT: Final = "result.json"
+#: Exit code of a worker that could not even write its result.
+DISK_FULL: Final = os.EX_IOERR
 _PROGRESS_INTERVAL_S: Final = 0.1
 
 
@@ -36,22 +40,24 @@ def main(directory: str, events: int) -> int:
     request = json.loads((root / REQUEST).read_bytes())
     begun = time.perf_counter()
     try:
-        result = _run(root, request, events)
+        result = _run(root, request, events, time.time_ns())
+    except ChangedError as exc:
+        result = _failure("mismatch", str(exc))
     except SystemExit as exc:
         result = _failure("exit", f"the code called sys.exit({exc.code!r})")
     except OrchestrateError as exc:
         if exc.__cause__ is not None:
-            traceback.print_exception(exc.__cause__)
+            _print_traceback(exc.__cause__)
         kind = "memory" if isinstance(exc.__cause__, MemoryError) else "stage"
         result = _failure(kind, exc.message, where=exc.where, hint=exc.hint)
     except MemoryError:
         result = _failure("memory", "not enough memory")
     except OSError as exc:
-        traceback.print_exc()
+        _print_traceback(exc)
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         result = _failure("disk" if full else "bug", f"{type(exc).__name__}: {exc}")
     except BaseException as exc:  # noqa: BLE001  # user code may raise anything
-        traceback.print_exc()
+        _print_traceback(exc)
         result = _failure("bug", f"{type(exc).__name__}: {exc}", place=_place(exc))
     result["seconds"] = time.perf_counter() - begun
     result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -59,37 +65,46 @@ def main(directory: str, events: int) -> int:
         temporary = root / f".{RESULT}"
         temporary.write_text(json.dumps(result))
         temporary.replace(root / RESULT)
-    except OSError as exc:
-        print(f"cannot leave a result: {exc}", file=sys.stderr)
-        return os.EX_IOERR
+    except OSError:
+        return DISK_FULL
     return 0
 
 
-def _run(root: Path, request: dict[str, Any], events: int) -> dict[str, Any]:
+def _run(root: Path, request: dict[str, Any], events: int, begun_ns: int) -> dict[str, Any]:
     stage = find_stage(request["stage"])
     believed = request["tools"], request["machine"]
     seen = versions(tuple(stage_tools(stage, request["params"]))), _machine(stage)
     if seen != believed:
         return {"kind": "mismatch", "ok": False, "message": _difference(believed, seen)}
+    files = {name: Path(path) for name, path in request["files"].items()}
+    _check_identities(files, request["identities"])
     base, scratch = Path(request["base"]), root / "scratch"
     outputs = {name: root / "out" / name for name in stage.outputs}
     for path in (*outputs.values(), scratch):
         path.mkdir(parents=True)
     sys.path.insert(0, str(base))
     index = Index(root / "index")
-    recorder = Recorder(base, Path(request["store"]), Observer(base, sys.path, index))
+    recorder = Recorder(
+        base,
+        Path(request["store"]),
+        Observer(base, sys.path, index),
+        search_path=list(sys.path),
+        declared=files,
+        begun_ns=begun_ns,
+    )
     context = Context(
         params=request["params"],
         inputs={name: Path(path) for name, path in request["inputs"].items()},
         outputs=outputs,
         scratch=scratch,
-        paths={name: Path(path) for name, path in request["files"].items()},
+        paths=files,
         observe=recorder,
         progress=_Progress(events),
-        log=lambda text: print(text, flush=True),
+        log=_log,
         threads=request["threads"],
     )
     values = execute(stage, context)
+    _check_identities(files, request["identities"])
     observed = recorder.record() if stage.user_code else None
     index.close()
     return {"ok": True, "values": values, "observed": observed, "tools": seen[0]}
@@ -99,6 +114,27 @@ def stage_tools(stage: Stage, params: dict[str, Any]) -> tuple[str, ...]:
     """Return the tools whose versions are in the key of an action of *stage*."""
     tools = stage.tools_for(params)
     return (*tools, "python") if stage.user_code else tools
+
+
+def _check_identities(files: Mapping[str, Path], identities: Mapping[str, str]) -> None:
+    """Check that the declared files are still those whose digests are in the key.
+
+    Raises:
+        ChangedError: one was written since it was digested.
+    """
+    for name, path in files.items():
+        if not path.exists() or identity(path) != identities[name]:
+            raise ChangedError(f"{path} was written while the action ran")
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide what really happened
+        print(text, flush=True)
+
+
+def _print_traceback(exc: BaseException) -> None:
+    with contextlib.suppress(OSError):
+        traceback.print_exception(exc)
 
 
 def _machine(stage: Stage) -> Any:
@@ -127,7 +163,7 @@ class _Progress:
 def _failure(
     kind: str, message: str, *, where: str = "", hint: str = "", place: str = ""
 ) -> dict[str, Any]:
-    print(f"failed: {message}", file=sys.stderr)
+    _log(f"failed: {message}")
     return {
         "ok": False,
         "kind": kind,

@@ -67,7 +67,10 @@ class _Chain:
         if config.benchmark.enabled:
             protocol = config.benchmark.model_dump(mode="json", exclude={"enabled", "fresh"})
             params = {"target": self.target, "benchmark": protocol}
-            self._add("benchmark", "benchmark", params, {"model": session, "samples": samples})
+            inputs = {"model": session, "samples": samples}
+            measured = self._add("benchmark", "benchmark", params, inputs)
+            if config.benchmark.fresh:
+                self.graph.fresh.add(measured.action)
 
     def _samples(self, role: str, purpose: str, data: Data, where: str, count: int = 0) -> Ref:
         fields = data.model_dump(mode="json")
@@ -84,6 +87,7 @@ class _Chain:
         params = {
             "data": fields,
             "inputs": self.inputs,
+            "order": list(self.inputs),
             "dims": self.dims,
             "purpose": purpose,
             "batches": self.config.model.batches if purpose == "compare" else 0,
@@ -120,7 +124,12 @@ class _Chain:
         """The ONNX file as exported, or as it came."""
         model = self.config.model
         if model.onnx is not None:
-            params = {"inputs": self.inputs, "outputs": model.outputs, "dims": self._ranges()}
+            params = {
+                "inputs": self.inputs,
+                "order": list(self.inputs),
+                "outputs": model.outputs,
+                "dims": self._ranges(),
+            }
             files = {"onnx": self.files.get(model.onnx, "model.onnx")}
             return self._add("import", "import_onnx", params, {}, "onnx", files=files)
         params = {
@@ -150,6 +159,8 @@ class _Chain:
             "args": model.args,
             "checkpoint": checkpoint_params(model),
             "inputs": self.inputs,
+            # A mapping has no order in a key, but inputs that are fed by position have one.
+            "order": list(self.inputs),
             "outputs": model.outputs,
         }
 

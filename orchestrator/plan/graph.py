@@ -23,10 +23,15 @@ class Ref:
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file or directory that the user declared: its digest is in the key, its path is not."""
+    """A file or directory that the user declared: its digest is in the key, its path is not.
+
+    Attributes:
+        identity: Size and times at which it was digested; the worker checks that they still hold.
+    """
 
     path: Path
     digest: str
+    identity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +65,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One action in a variant's chain; it waits for the first ``gates`` gates of the variant.
-
-    A *diagnostic* step is not needed by the artifact itself.
-    """
+    """One action in a variant's chain; it waits for the first ``gates`` gates of the variant."""
 
     role: str
     stage: str
@@ -86,9 +88,13 @@ class Variant:
 
 @dataclass(kw_only=True)
 class Graph:
-    """All actions in an order in which every action comes after its inputs, and the variants."""
+    """All actions, every one after its inputs, and the variants.
+
+    ``fresh`` holds the measurements that a variant wants taken again.
+    """
 
     actions: dict[str, Action] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
     variants: list[Variant] = field(default_factory=list)
 
     def add(

@@ -9,7 +9,7 @@ from orchestrator.config.schema import Model, Profile
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.locations import resolve
 from orchestrator.plan.graph import File
-from orchestrator.store.index import Index
+from orchestrator.store.index import Index, identity
 
 
 class Files:
@@ -27,9 +27,9 @@ class Files:
         """
         path = resolve(text, self.base)
         try:
-            if path.is_dir():
-                return File(path=path, digest=self._index.directory(path))
-            return File(path=path, digest=self._index.file(path))
+            state = identity(path)  # before the digest: a write in between is noticed later
+            look = self._index.directory if path.is_dir() else self._index.file
+            return File(path=path, digest=look(path), identity=state)
         except FileNotFoundError:
             near = nearest(path.name, _names_beside(path))
             raise ConfigError(

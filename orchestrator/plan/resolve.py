@@ -22,6 +22,7 @@ from orchestrator.store.results import Result
 from orchestrator.store.store import Store
 
 KEY_SCHEMA = 1
+_NEVER = "not built before with these inputs"
 
 
 class State(enum.Enum):
@@ -66,13 +67,15 @@ class Resolver:
         secrets: Secrets,
         *,
         rebuild: Collection[str] = (),
-        fresh_measurements: bool = False,
+        fresh: Collection[str] = (),
     ) -> None:
         self._store = store
         self._observer = observer
         self._secrets = secrets
         self._rebuild = set(rebuild)
-        self._fresh = fresh_measurements
+        self._fresh = set(fresh)
+        self._versions: dict[tuple[str, ...], dict[str, str]] = {}
+        self._machine: dict[str, Any] | None = None
 
     def resolve(self, action: Action, results: Mapping[str, Result]) -> Resolved:
         """Return what is known about *action* when the *results* of other actions are."""
@@ -87,16 +90,17 @@ class Resolver:
         if action.stage in self._rebuild:
             return Resolved(state=State.RUNS, key=key, material=material, reason="--rebuild")
         if stage.repeats is Repeats.MEASUREMENT:
-            return self._measurement(key, material)
+            return self._measurement(key, material, fresh=action.id in self._fresh)
         if stage.user_code:
-            return self._observed(key, material)
-        return self._known(key, material, key, "not built before with these inputs")
+            return self._observed(stage, action, key, material)
+        return self._known(stage, key, material, key, _NEVER)
 
     def complete(self, resolved: Resolved, record: Mapping[str, Any] | None) -> tuple[str, Any]:
         """Return key and material of a finished action; *record* is what its user code touched."""
         if record is None:
             return resolved.key, resolved.material
-        material = {**resolved.material, "observed": key_part(record)}
+        observed = self._secrets.hide(key_part(record))
+        material = {**resolved.material, "observed": observed}
         return digests.of_json("action", material), material
 
     def _material(
@@ -112,13 +116,27 @@ class Resolver:
                 name: results[ref.action].outputs[ref.output] for name, ref in action.inputs.items()
             },
             "files": {name: file.digest for name, file in action.files.items()},
-            "tools": versions((*tools, "python") if stage.user_code else tools),
-            "machine": cpu_target() if stage.scope is Scope.CPU else None,
+            "tools": self._tools((*tools, "python") if stage.user_code else tools),
+            "machine": self._cpu() if stage.scope is Scope.CPU else None,
             "salt": action.salt,
         }
 
-    def _known(self, key: str, material: Any, lock: str, reason: str) -> Resolved:
+    def _tools(self, names: tuple[str, ...]) -> dict[str, str]:
+        # Remembered for one run only: a long process may see an upgrade between two.
+        if names not in self._versions:
+            self._versions[names] = versions(names)
+        return self._versions[names]
+
+    def _cpu(self) -> dict[str, Any]:
+        if self._machine is None:
+            self._machine = cpu_target()
+        return self._machine
+
+    def _known(self, stage: Stage, key: str, material: Any, lock: str, reason: str) -> Resolved:
         result, warning = self._store.lookup(key)
+        if result is not None and set(result.outputs) != set(stage.outputs):
+            warning = f"the stored result of {stage.name} is damaged: building it again"
+            result = None
         if result is None:
             return Resolved(
                 state=State.RUNS,
@@ -129,25 +147,25 @@ class Resolver:
             )
         return Resolved(state=State.CACHED, key=key, material=material, result=result)
 
-    def _measurement(self, key: str, material: Any) -> Resolved:
-        newest = None if self._fresh else self._store.results.newest_measurement(key)
+    def _measurement(self, key: str, material: Any, *, fresh: bool) -> Resolved:
+        newest = None if fresh else self._store.results.newest_measurement(key)
         if newest is None:
-            reason = (
-                "benchmark.fresh=true" if self._fresh else "not measured before on this machine"
-            )
+            reason = "benchmark.fresh=true" if fresh else "not measured before on this machine"
             return Resolved(state=State.RUNS, key=key, material=material, reason=reason)
         return Resolved(state=State.CACHED, key=key, material=material, result=newest)
 
-    def _observed(self, first: str, material: Any) -> Resolved:
+    def _observed(self, stage: Stage, action: Action, first: str, material: Any) -> Resolved:
         """User code: find a record that still holds; it completes the key."""
         changes: list[str] = []
-        for record in self._store.results.observations(first):
-            found = self._observer.changed(record)
+        declared = {name: file.path for name, file in action.files.items()}
+        for hidden in self._store.results.observations(first):
+            record = self._secrets.reveal(hidden)
+            found = self._observer.changed(record, declared)
             if found:
                 changes = changes or found
                 continue
-            full = {**material, "observed": key_part(record)}
-            known = self._known(digests.of_json("action", full), full, first, "")
+            full = {**material, "observed": self._secrets.hide(key_part(record))}
+            known = self._known(stage, digests.of_json("action", full), full, first, "")
             if known.state is State.CACHED or known.warning:
                 return (
                     known
@@ -160,5 +178,5 @@ class Resolver:
                         warning=known.warning,
                     )
                 )
-        reason = "; ".join(changes[:3]) or "not built before with these inputs"
+        reason = "; ".join(changes[:3]) or _NEVER
         return Resolved(state=State.RUNS, key=first, material=material, reason=reason)

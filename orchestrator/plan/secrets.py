@@ -20,7 +20,7 @@ class Secrets:
     def __init__(self, values: Mapping[str, str]) -> None:
         """Take environment variable names and their values."""
         # The longest first: one value may be part of another.
-        longest = sorted(values.items(), key=lambda item: -len(item[1]))
+        longest = sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))
         self._values = {name: value for name, value in longest if value}
 
     def hide(self, value: Any) -> Any:
@@ -30,7 +30,7 @@ class Secrets:
         if isinstance(value, str):
             return self.hide_text(value)
         if isinstance(value, Mapping):
-            return {key: self.hide(item) for key, item in value.items()}
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.hide(item) for item in value]
         return value
@@ -39,6 +39,26 @@ class Secrets:
         """Return *text* with every secret replaced."""
         for name, value in self._values.items():
             if text == value or (len(value) >= _SHORTEST and value in text):
-                shown = f"<env {name} sha256:{digests.of_bytes(value.encode())}>"
-                text = text.replace(value, shown)
+                text = text.replace(value, _mark(name, value))
         return text
+
+    def reveal(self, value: Any) -> Any:
+        """Return *value* (JSON) with what :meth:`hide` put there replaced by the values again.
+
+        A variable that has another value by now leaves its mark as it is.
+        """
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            for name, secret in self._values.items():
+                value = value.replace(_mark(name, secret), secret)
+            return value
+        if isinstance(value, Mapping):
+            return {self.reveal(key): self.reveal(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.reveal(item) for item in value]
+        return value
+
+
+def _mark(name: str, value: str) -> str:
+    return f"<env {name} sha256:{digests.of_bytes(value.encode())}>"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.metadata
+import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 # The tool's own modules are covered by stage versions; its examples are a user's code like any
@@ -15,21 +17,36 @@ OWN_EXAMPLES = "orchestrator.examples"
 
 
 def find_source(module: str, search_path: Sequence[str]) -> Path | None:
-    """Return the file that ``import module`` would load, or None for what has no file.
-
-    Parents are located, not executed; a module that shadows another one is therefore noticed.
-    """
-    path: Sequence[str] | None = list(search_path)
-    spec = None
-    for part in module.split("."):
-        # The last component alone: with a dotted name, a namespace package would want its parent.
-        spec = importlib.machinery.PathFinder.find_spec(part, path)
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or [])
+    """Return the file that ``import module`` would load, or None for what has no file."""
+    spec = find_spec(module, search_path)
     if spec is None or spec.origin is None or not spec.has_location:
         return None
     return Path(spec.origin)
+
+
+def find_spec(module: str, search_path: Sequence[str]) -> ModuleSpec | None:
+    """Return where *module* would come from when *search_path* is ``sys.path``, or None.
+
+    Parents are located, not executed; a module that shadows another one is therefore noticed.
+    """
+    top, *parts = module.split(".")
+    spec = _find_top(top, list(search_path))
+    for part in parts:
+        if spec is None:
+            return None
+        # The last component alone: with a dotted name, a namespace package would want its parent.
+        folders = list(spec.submodule_search_locations or [])
+        spec = importlib.machinery.PathFinder.find_spec(part, folders)
+    return spec
+
+
+def _find_top(name: str, search_path: list[str]) -> ModuleSpec | None:
+    """Ask all finders in their order: editable installs may bring one of their own."""
+    for finder in sys.meta_path:
+        path = search_path if finder is importlib.machinery.PathFinder else None
+        if (spec := finder.find_spec(name, path)) is not None:
+            return spec
+    return None
 
 
 def is_own(module: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import sys
 
@@ -22,7 +21,6 @@ def versions(tools: tuple[str, ...]) -> dict[str, str]:
     return dict(_version(name) for name in sorted(tools))
 
 
-@functools.cache
 def _version(name: str) -> tuple[str, str]:
     if name == "python":
         return name, f"{sys.version_info.major}.{sys.version_info.minor}"

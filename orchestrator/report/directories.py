@@ -8,17 +8,29 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from orchestrator.errors import ConfigError
 from orchestrator.store import digests
 
-_MAX_NAME = 120
+_MAX_NAME_BYTES = 120  # file systems take 255 bytes; names get suffixes
 
 
 def make_exclusively(wanted: Path) -> Path:
     """Make *wanted*, or with a suffix ``-2``, ``-3``, … when another run has that name.
 
     Raises:
-        OSError: the directory cannot be made.
+        ConfigError: the directory cannot be made.
     """
+    try:
+        return _make_exclusively(wanted)
+    except OSError as exc:
+        raise ConfigError(
+            f"the directory cannot be made ({exc.strerror})",
+            where=str(wanted),
+            hint="set hydra.run.dir (of a sweep: hydra.sweep.dir) to one that can be written",
+        ) from exc
+
+
+def _make_exclusively(wanted: Path) -> Path:
     wanted.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -48,14 +60,20 @@ def variant_names(overrides: Sequence[Sequence[str]], fallbacks: Sequence[str]) 
 def _file_name(text: str) -> str:
     """Return *text* as a file name; one that had to be cut stays distinct by a digest."""
     name = re.sub(r"[^\w.,=+-]+", "_", text).strip("._") or "variant"
-    if len(name) <= _MAX_NAME:
+    encoded = name.encode()
+    if len(encoded) <= _MAX_NAME_BYTES:
         return name
-    return f"{name[:_MAX_NAME]}-{digests.of_bytes(text.encode())[:8]}"
+    kept = encoded[:_MAX_NAME_BYTES].decode(errors="ignore")  # a character cut in two is dropped
+    return f"{kept}-{digests.of_bytes(text.encode())[:8]}"
 
 
-def save_hydra(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
-    """Write ``.hydra/``: configurations as they were written, so values of variables stay out."""
-    folder = directory / str(cfg.hydra.output_subdir or ".hydra")
+def save_hydra(directory: Path, cfg: DictConfig, overrides: list[str]) -> Path:
+    """Write ``.hydra/``: configurations as they were written, so values of variables stay out.
+
+    Returns:
+        Its path, which ``hydra.output_subdir`` names.
+    """
+    folder = directory / str(cfg.hydra.output_subdir)
     folder.mkdir(exist_ok=True)
     task = cfg.copy()
     with read_write(task), open_dict(task):
@@ -64,6 +82,7 @@ def save_hydra(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
     hydra_only = OmegaConf.masked_copy(cfg, ["hydra"])
     OmegaConf.save(hydra_only, folder / "hydra.yaml")
     OmegaConf.save(OmegaConf.create(overrides), folder / "overrides.yaml")
+    return folder
 
 
 def link_artifacts(directory: Path, artifacts: Mapping[str, Path]) -> None:
@@ -80,4 +99,4 @@ def write_logs(directory: Path, logs: Mapping[str, str]) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in logs.items():
         file_name = re.sub(r"[^\w.-]+", "-", name)
-        (folder / f"{file_name}.log").write_text(text)
+        (folder / f"{file_name}.log").write_text(text, encoding="utf-8", errors="replace")

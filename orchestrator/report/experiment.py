@@ -43,66 +43,97 @@ class VariantResult:
     manifest: dict[str, Any]
 
 
-def write_experiment(  # noqa: PLR0917  # one call, in session.py
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all variants of one run share; *started* is a Unix time."""
+
+    outcome: Outcome
+    store: Store
+    secrets: Secrets
+    started: float
+
+
+def write_experiment(
+    run: Run,
     variant: Variant,
     composed: Composed,
-    outcome: Outcome,
     statuses: Mapping[str, str],
     directory: Path,
-    store: Store,
-    secrets: Secrets,
-    started: float,
 ) -> VariantResult:
     """Fill *directory* and return the variant's result.
 
     Raises:
         StoreError: the disk is full or read-only.
     """
-    finished = {step.role: outcome.finished[step.action] for step in variant.steps}
-    artifacts = {
-        name: outcome.finished[ref.action].result.outputs[ref.output]  # type: ignore[union-attr]
-        for name, ref in variant.artifacts.items()
-        if outcome.finished[ref.action].result is not None
-    }
-    failures = outcome.failures.get(variant.index, [])
-    complete = all(one.result is not None for one in finished.values())
-    passed = complete and not failures
-    session = artifacts.get("session")
-    summary = summarize(
-        variant.name,
-        passed=passed,
-        values={role: one.result.values for role, one in finished.items() if one.result},
-        size=store.trees.size(session) if session else None,
-        metric=variant.config.model.task.metric if variant.config.model.task else None,
-    )
-    manifest = build_manifest(variant, outcome, summary, statuses, artifacts, secrets, started)
-    logs = {
-        role: one.log or _stored_log(store, one.result.log if one.result else "")
-        for role, one in finished.items()
-    }
+    artifacts = _artifacts(variant, run.outcome)
+    summary = _summary(run, variant, artifacts)
     with explained(directory):
-        pin(store, directory, artifacts.values())
-        save_hydra(directory, composed.config, variant.overrides)
+        pin(run.store, directory, artifacts.values())
+        saved = save_hydra(directory, composed.config, variant.overrides)
+        manifest = {
+            **build_manifest(
+                variant, run.outcome, summary, statuses, artifacts, run.secrets, run.started
+            ),
+            "hydra": saved.name,
+        }
         link_artifacts(
-            directory, {name: store.trees.path(digest) for name, digest in artifacts.items()}
+            directory, {name: run.store.trees.path(digest) for name, digest in artifacts.items()}
         )
-        write_logs(directory, {role: text for role, text in logs.items() if text})
+        write_logs(directory, _logs(run, variant))
         write_manifest(directory, manifest)
     return VariantResult(
         name=variant.name,
-        passed=passed,
-        interrupted=not complete and not failures,
+        passed=summary.passed,
+        interrupted=summary.interrupted,
         directory=directory,
         summary=summary,
-        failures=list(failures),
+        failures=list(run.outcome.failures.get(variant.index, [])),
         manifest=manifest,
     )
+
+
+def _artifacts(variant: Variant, outcome: Outcome) -> dict[str, str]:
+    """Return the tree digest of each artifact that was made."""
+    results = {
+        name: (outcome.finished[ref.action].result, ref.output)
+        for name, ref in variant.artifacts.items()
+    }
+    return {
+        name: result.outputs[output]
+        for name, (result, output) in results.items()
+        if result is not None
+    }
+
+
+def _summary(run: Run, variant: Variant, artifacts: Mapping[str, str]) -> Summary:
+    results = {step.role: run.outcome.finished[step.action].result for step in variant.steps}
+    complete = all(result is not None for result in results.values())
+    failed = bool(run.outcome.failures.get(variant.index))
+    session = artifacts.get("session")
+    return summarize(
+        variant.name,
+        passed=complete and not failed,
+        interrupted=not complete and not failed,
+        values={role: result.values for role, result in results.items() if result},
+        size=run.store.trees.size(session) if session else None,
+        metric=variant.config.model.task.metric if variant.config.model.task else None,
+    )
+
+
+def _logs(run: Run, variant: Variant) -> dict[str, str]:
+    """Return the log of each role that wrote one."""
+    finished = {step.role: run.outcome.finished[step.action] for step in variant.steps}
+    logs = {
+        role: one.log or _stored_log(run.store, one.result.log if one.result else "")
+        for role, one in finished.items()
+    }
+    return {role: text for role, text in logs.items() if text}
 
 
 def _stored_log(store: Store, digest: str) -> str:
     if not digest:
         return ""
     try:
-        return (store.trees.path(digest) / LOG_NAME).read_text(errors="replace")
+        return (store.trees.path(digest) / LOG_NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

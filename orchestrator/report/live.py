@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -28,11 +29,20 @@ class LiveView:
     """Implements :class:`orchestrator.executor.outcome.Listener` on a rich console.
 
     On a terminal, running actions are lines that move; finished ones scroll up. In a pipe, and with
-    *verbose*, every event is a plain line. *quiet* shows nothing.
+    *verbose*, every event is a plain line. *quiet* shows nothing. *hide* takes secrets out of what
+    is shown.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        hide: Callable[[str], str] = str,
+    ) -> None:
         self._console = console
+        self._hide = hide
         self._quiet, self._verbose = quiet, verbose
         self._moving = console.is_terminal and not quiet
         self._running: dict[str, tuple[Action, str, float, float, str]] = {}
@@ -67,10 +77,10 @@ class LiveView:
 
     def started(self, action: Action, variants: list[Variant]) -> None:
         """Show an action that runs now."""
-        label = label_of(action, variants)
+        label = self._hide(label_of(action, variants))
         self._running[action.id] = (action, label, time.monotonic(), 0.0, "")
         if not self._moving:
-            self._line(f"[dim]…[/] {label}")
+            self._line(f"[dim]…[/] {escape(label)}")
 
     def progressed(self, action: Action, done: float, text: str) -> None:
         """Show how far a running action is."""
@@ -85,13 +95,13 @@ class LiveView:
         label = running[1] if running else action.stage
         mark, style = _MARKS[finished.status]
         if finished.status in ("ran", "failed"):
-            self._line(f"[{style}]{mark}[/] {label} [dim]{finished.seconds:.1f} s[/]")
+            self._line(f"[{style}]{mark}[/] {escape(label)} [dim]{finished.seconds:.1f} s[/]")
         elif self._verbose:
-            self._line(f"[{style}]{mark}[/] {label} [dim]{finished.status}[/]")
+            self._line(f"[{style}]{mark}[/] {escape(label)} [dim]{finished.status}[/]")
 
     def waiting(self, action: Action, reason: str) -> None:
         """Say that another process is in the way."""
-        self._line(f"[yellow]…[/] {action.stage} waits: {reason}")
+        self._line(f"[yellow]…[/] {action.stage} waits: {escape(reason)}")
 
     def _line(self, text: str) -> None:
         if not self._quiet:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.config.compose import Batch, VariantReturn
@@ -13,7 +14,7 @@ from orchestrator.plan.graph import Graph
 from orchestrator.plan.reasons import nearest_difference
 from orchestrator.plan.resolve import Resolved, State
 from orchestrator.report.live import label_of
-from orchestrator.session import planned
+from orchestrator.session import planned, stages_named
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store
 
@@ -24,7 +25,12 @@ class Planner:
     """Collects the plan of each batch; nothing runs and no directory is made."""
 
     def __init__(self, rebuild: Collection[str]) -> None:
-        self._rebuild = rebuild
+        """Take the stages to plan as if they were not stored.
+
+        Raises:
+            UsageError: there is no such stage.
+        """
+        self._rebuild = stages_named(rebuild)
         self.entries: list[dict[str, Any]] = []
         self.variants: list[str] = []
 
@@ -36,7 +42,8 @@ class Planner:
                 resolved = plan.resolver.resolve(action, results)
                 if resolved.result is not None:
                     results[action.id] = resolved.result
-                self.entries.append(_entry(plan.graph, action.id, resolved, plan.store))
+                entry = _entry(plan.graph, action.id, resolved, plan.store)
+                self.entries.append(plan.secrets.hide(entry))
             self.variants += [variant.name for variant in plan.graph.variants]
         return [VariantReturn(passed=True) for _ in batch.variants]
 
@@ -52,7 +59,9 @@ def print_plan(console: Console, planner: Planner) -> None:
         table.add_column(heading, overflow="fold")
     for entry in planner.entries:
         style = _STYLES[State(entry["state"])]
-        table.add_row(f"[{style}]{entry['state']}[/]", entry["label"], entry["reason"])
+        table.add_row(
+            f"[{style}]{entry['state']}[/]", escape(entry["label"]), escape(entry["reason"])
+        )
     console.print(table)
     counts = {
         state.value: sum(entry["state"] == state.value for entry in planner.entries)

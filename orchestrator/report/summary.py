@@ -14,6 +14,7 @@ class Summary:
     """The numbers of one variant; None where there is none.
 
     Attributes:
+        interrupted: Ctrl-C ended the run before this variant was settled.
         artifact_bytes: Size of the runnable artifact.
         max_error: Largest absolute error over the spread of the reference, over all outputs.
         snr_db: Least signal-to-noise ratio over all outputs, in dB; None when exact or unknown.
@@ -25,6 +26,7 @@ class Summary:
 
     name: str
     passed: bool
+    interrupted: bool = False
     artifact_bytes: int | None = None
     max_error: float | None = None
     snr_db: float | None = None
@@ -43,6 +45,7 @@ def summarize(
     name: str,
     *,
     passed: bool,
+    interrupted: bool = False,
     values: Mapping[str, Mapping[str, Any]],
     size: int | None,
     metric: str | None,
@@ -57,6 +60,7 @@ def summarize(
     return Summary(
         name=name,
         passed=passed,
+        interrupted=interrupted,
         artifact_bytes=size,
         max_error=max(errors, default=None),
         snr_db=min(ratios, default=None),

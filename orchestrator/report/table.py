@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.report.summary import Summary
 
 _LEFT = ("variant", "storage", "compute", "status")
+_STYLES = {"passed": "green", "FAILED": "bold red", "interrupted": "yellow"}
 _KIB = 1024
 _NAME_WIDTH = 9
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
@@ -35,7 +37,7 @@ def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
             _latency(summary),
             summary.storage or "–",
             summary.compute or "–",
-            "passed" if summary.passed else "FAILED",
+            _status(summary),
         )
         for summary in summaries
     ]
@@ -55,16 +57,17 @@ def print_table(console: Console, summaries: Sequence[Summary]) -> None:
         )
     for cells in rows(summaries):
         *values, status = cells
-        style = "green" if status == "passed" else "bold red"
-        table.add_row(*values, f"[{style}]{status}[/]")
+        # Text, not str: a name may hold what rich would take for its markup.
+        table.add_row(*map(Text, values), Text(status, _STYLES[status]))
     console.print(table)
 
 
 def markdown(summaries: Sequence[Summary]) -> str:
     """Return the table as Markdown."""
     titles = headings(summaries)
-    lines = [titles, tuple("---" for _ in titles), *rows(summaries)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    cells = [tuple(text.replace("|", "\\|") for text in row) for row in rows(summaries)]
+    lines = [titles, tuple("---" for _ in titles), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def size_text(count: int | None) -> str:
@@ -87,6 +90,12 @@ def age_text(then: float) -> str:
     if seconds < _HOUR_S:
         return f"{seconds / _MINUTE_S:.0f} min ago"
     return f"{seconds / _HOUR_S:.0f} h ago" if seconds < _DAY_S else f"{seconds / _DAY_S:.0f} d ago"
+
+
+def _status(summary: Summary) -> str:
+    if summary.interrupted:
+        return "interrupted"
+    return "passed" if summary.passed else "FAILED"
 
 
 def _number(value: float | None, form: str) -> str:

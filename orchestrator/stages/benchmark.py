@@ -112,7 +112,7 @@ def summary(times_ns: Sequence[int], items: int) -> Json:
 
 STAGE: Final = Stage(
     name="benchmark",
-    version=1,
+    version=PROTOCOL,
     repeats=Repeats.MEASUREMENT,
     inputs=("model", "samples"),
     tools=tools_of,

@@ -83,11 +83,7 @@ class Index:
 
     def directory(self, root: Path) -> str:
         """Return the digest of a directory: relative paths and contents of all files below it."""
-        listing = {
-            str(path.relative_to(root)): self.file(path)
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-        }
+        listing = {str(path.relative_to(root)): self.file(path) for path in files_below(root)}
         return digests.of_json("directory", listing)
 
     def get(self, key: str) -> str | None:
@@ -115,11 +111,9 @@ class Index:
     def _digest(self, kind: str, path: Path, compute: Callable[[Path], str]) -> str:
         key = f"{kind}:{path}"
         stat = path.stat()
-        identity = (
-            f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{stat.st_dev}"
-        )
+        state = _stat_text(stat)
         remembered = self._seen.get(key) or _split(self.get(key))
-        if remembered is not None and remembered[0] == identity:
+        if remembered is not None and remembered[0] == state:
             self._seen[key] = remembered
             return remembered[1]
         now = time.time_ns()
@@ -127,8 +121,8 @@ class Index:
         changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
         coarse = stat.st_mtime_ns % 1_000_000_000 == 0
         if now - changed > (_COARSE_GUARD_NS if coarse else _FINE_GUARD_NS):
-            self._seen[key] = (identity, digest)
-            self.set(key, f"{identity} {digest}")
+            self._seen[key] = (state, digest)
+            self.set(key, f"{state} {digest}")
         return digest
 
     def _open(self) -> Any:
@@ -165,6 +159,36 @@ class Index:
             cull_limit=0,
             timeout=self._timeout_s,
         )
+
+
+def files_below(root: Path) -> list[Path]:
+    """Return all files below a directory, sorted; links are followed, but no loops."""
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        stat = os.stat(folder)  # noqa: PTH116  # a string, many times
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        found += [path for name in names if (path := Path(folder, name)).is_file()]
+    return sorted(found)
+
+
+def identity(path: Path) -> str:
+    """Return what changes whenever a file, or any file below a directory, is written.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    if not path.is_dir():
+        return _stat_text(path.stat())
+    below = [f"{file.relative_to(path)} {_stat_text(file.stat())}" for file in files_below(path)]
+    return digests.of_json("identity", below)
+
+
+def _stat_text(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{stat.st_dev}"
 
 
 def _split(text: str | None) -> tuple[str, str] | None:

@@ -24,9 +24,23 @@ _DENIED: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def default_directory() -> Path:
-    """Return ``$XDG_CACHE_HOME/orchestrate``, by default ``~/.cache/orchestrate``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "orchestrate"
+    """Return ``$XDG_CACHE_HOME/orchestrate``, by default ``~/.cache/orchestrate``.
+
+    Raises:
+        StoreError: this user has no home directory.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # XDG Base Directory Specification 0.8: a relative path is invalid and to be ignored.
+    if Path(base).is_absolute():
+        return Path(base) / "orchestrate"
+    try:
+        return Path.home() / ".cache" / "orchestrate"
+    except RuntimeError as exc:
+        raise StoreError(
+            "this user has no home directory, so there is no default place for the store",
+            where="cache.dir",
+            hint="set cache.dir=DIR, or the variable HOME or XDG_CACHE_HOME",
+        ) from exc
 
 
 @contextlib.contextmanager

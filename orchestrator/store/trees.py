@@ -121,7 +121,8 @@ class Trees:
                 return f"{entry.name} cannot be read ({exc.strerror})"
             if found != entry.sha256:
                 return f"{entry.name} has other contents than when it was stored"
-        return None
+        extra = {path.name for path in root.iterdir()} - {entry.name for entry in entries}
+        return f"{min(extra)} does not belong to it" if extra and thorough else None
 
     def size(self, digest: str) -> int:
         """Return the bytes of a tree, sub-trees included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import onnx
@@ -43,3 +44,20 @@ def test_an_edit_of_the_external_data_imports_again(gallery: Site, tmp_path: Pat
     assert built.code == 0, built.text
     assert {"import_onnx", "simplify", "canonicalize", "run", "build"} <= built.ran()
     assert built.statuses()["samples"] == "cached"
+
+
+def test_the_same_graph_beside_other_weights_is_another_model(
+    gallery: Site, tmp_path: Path
+) -> None:
+    """The two graphs are the same bytes; only what lies beside them differs."""
+    place = gallery.place.copied(tmp_path)
+    other = place.directory / "other"
+    shutil.copytree(place.directory / "onnx", other)
+    content = bytearray((other / "net.bin").read_bytes())
+    content[:4] = b"\0\0\0\0"  # one weight
+    (other / "net.bin").write_bytes(content)
+    source = next(path for path in other.iterdir() if path.suffix == ".onnx")
+    built = place.build("model=from_file", f"model.onnx=other/{source.name}", "benchmark=none")
+
+    assert built.code == 0, built.text
+    assert {"import_onnx", "simplify", "run", "build"} <= built.ran()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+
+import psutil
 
 from orchestrator.executor.pool import Pool
 from orchestrator.plan.graph import Action
@@ -67,12 +70,30 @@ def test_one_that_waited_says_shared(place: Place) -> None:
     assert place.starts("starts") == 1
 
 
-def test_the_worker_of_a_killed_parent_keeps_its_key(place: Place) -> None:
+def test_the_worker_of_a_killed_parent_ends(place: Place) -> None:
+    """Nobody would store its result, and the next run need not wait for it."""
     place.write(SOURCE)
     with running(place, "slow") as first:
         until((place.base / "began").exists, "the worker is at work")
         first.send_signal(signal.SIGKILL)
         first.wait()
+    worker = int((place.base / "starts").read_text())
+    until(lambda: not is_running(worker), "the server has ended it")
+    (place.base / "go").touch()
+    assert place.run("slow")["slow"].status == "ran"
+    assert place.starts("starts") == 2
+    assert verify(Store(place.store)) == []
+
+
+def test_a_worker_whose_parent_and_server_are_killed_keeps_its_key(place: Place) -> None:
+    place.write(SOURCE)
+    with running(place, "slow") as first:
+        until((place.base / "began").exists, "the worker is at work")
+        server = psutil.Process(int((place.base / "starts").read_text())).ppid()
+        os.kill(server, signal.SIGSTOP)  # it must not see the parent's end before its own
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        os.kill(server, signal.SIGKILL)
     worker = int((place.base / "starts").read_text())
     assert is_running(worker)
     checked = []

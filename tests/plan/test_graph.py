@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from orchestrator.plan.observed import PARTS
 from orchestrator.plan.resolve import Resolved, State
 from orchestrator.session import Planned
+from orchestrator.stages.catalogue import stage as find_stage
 from orchestrator.store import digests
 from orchestrator.store.results import Result
-from tests.plan.variants import graph, plan, pretended, stages
+from tests.plan.variants import graph, plan, stages
 
-PARTS = ("modules", "distributions", "origins", "files")  # of what user code touched
 UP_TO_CANONICALIZE = {
     "samples", "export", "simplify", "canonicalize", "reference", "run onnx", "judge onnx",
     "task data", "reference task",
@@ -66,11 +67,10 @@ def states(planned: Planned, results: dict[str, Result]) -> dict[str, Resolved]:
 def store_all(planned: Planned) -> dict[str, Result]:
     """Store a result with real trees for every action, in the graph's order."""
     results: dict[str, Result] = {}
-    names = pretended(planned.graph.actions)
     for identity, action in planned.graph.actions.items():
         resolved = planned.resolver.resolve(action, results)
         outputs = {}
-        for name in names[identity].outputs:
+        for name in find_stage(action.stage).outputs:
             source = planned.scratch / f"{identity}-{name}"
             source.mkdir()
             (source / "content").write_text(f"{action.stage} {name}")

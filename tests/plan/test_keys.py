@@ -118,6 +118,8 @@ def test_what_enters_no_key() -> None:
 )  # fmt: skip
 def test_what_enters_which_key(override: str, changed: set[str]) -> None:
     before, after = usual(*BASE), keys(*BASE, override)
+    traced = after.pop("trace samples", before["samples"])
+    assert traced == before["samples"], "a narrower profile is no new export"
     assert set(before) == set(after) == set(keys_of)
     assert {role for role in before if before[role] != after[role]} == changed
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -60,9 +60,14 @@ class OrchestrateLauncher(Launcher):
 
 
 # A dict, not a dataclass: Hydra executes plugin modules before it registers them in sys.modules.
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="orchestrate",
-    node={"_target_": "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"},
-    provider="orchestrate",
-)
+_NODE: Final = {"_target_": "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"}
+
+
+def register() -> None:
+    """Make ``hydra/launcher: orchestrate`` known."""
+    ConfigStore.instance().store(
+        group="hydra/launcher", name="orchestrate", node=_NODE, provider="orchestrate"
+    )
+
+
+register()

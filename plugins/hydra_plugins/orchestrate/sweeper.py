@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.compose import BatchTask, foreign_launcher
+from orchestrator.config.compose import BatchTask, refuse_foreign
 from orchestrator.report.directories import make_exclusively
 
 
@@ -24,8 +24,7 @@ class OrchestrateSweeper(BasicSweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives every sweeper."""
-        if not str(config.hydra.launcher.get("_target_", "")).endswith(".OrchestrateLauncher"):
-            raise foreign_launcher()
+        refuse_foreign(config)
         self._dry = isinstance(task_function, BatchTask) and task_function.dry
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -50,13 +49,18 @@ class OrchestrateSweeper(BasicSweeper):
 
 
 # A dict, not a dataclass: Hydra executes plugin modules before it registers them in sys.modules.
-ConfigStore.instance().store(
-    group="hydra/sweeper",
-    name="orchestrate",
-    node={
-        "_target_": "hydra_plugins.orchestrate.sweeper.OrchestrateSweeper",
-        "max_batch_size": None,
-        "params": None,
-    },
-    provider="orchestrate",
-)
+_NODE: Final = {
+    "_target_": "hydra_plugins.orchestrate.sweeper.OrchestrateSweeper",
+    "max_batch_size": None,
+    "params": None,
+}
+
+
+def register() -> None:
+    """Make ``hydra/sweeper: orchestrate`` known."""
+    ConfigStore.instance().store(
+        group="hydra/sweeper", name="orchestrate", node=_NODE, provider="orchestrate"
+    )
+
+
+register()

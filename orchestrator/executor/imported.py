@@ -1,0 +1,145 @@
+"""Where the modules that user code imported come from: local sources or distributions."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.plan.sources import (
+    find_source,
+    is_example,
+    is_own,
+    is_standard_library,
+    record_path,
+)
+
+
+@dataclass(kw_only=True)
+class Imported:
+    """What a set of modules amounts to.
+
+    Attributes:
+        local: Modules that belong to no distribution, with what they import in turn, and their
+            files.
+        distributions: Names of distributions.
+        absent: Modules that local sources ask for and that are not there (an optional import).
+        origins: For each package from a distribution, which one it came from.
+    """
+
+    local: dict[str, Path] = field(default_factory=dict)
+    distributions: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def classify(names: Collection[str], search_path: Sequence[str]) -> Imported:
+    """Follow the imports of *names* (imported modules) and sort what is found."""
+    found = Imported(origins=_origins(set(names)))
+    queue, seen = sorted(names), set(names)
+    while queue:
+        name = queue.pop()
+        path = file_of(name)
+        if path is None or is_own(name) or is_standard_library(path):
+            continue
+        owners = [] if is_example(name) else _owners(name, path)
+        if owners:
+            found.distributions.update(owners)
+            continue
+        found.local[name] = path
+        parents = {name.rpartition(".")[0]} - {""}
+        for other in sorted((_imports(path, name) | parents) - seen):
+            seen.add(other)
+            if other in sys.modules:
+                queue.append(other)
+            elif _could_be_module(other, found.local) and not find_source(other, search_path):
+                found.absent.add(other)
+    return found
+
+
+def _could_be_module(name: str, local: Collection[str]) -> bool:
+    """Whether *name*, from an import statement, may name a module rather than an attribute."""
+    parent = name.rpartition(".")[0]
+    package = file_of(parent) if parent in local else None
+    return not parent or (package is not None and package.name == "__init__.py")
+
+
+def _origins(names: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(names):  # a package comes before its modules
+        path, top = file_of(name), name.partition(".")[0]
+        seen = any(other.partition(".")[0] == top for other in found)
+        if path is None or seen or is_own(name) or is_example(name) or is_standard_library(path):
+            continue
+        if owners := _owners(name, path):
+            found[name] = owners[0]
+    return found
+
+
+def file_of(name: str) -> Path | None:
+    """Return the file of an imported module, or None when it has none."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file).absolute() if isinstance(file, str) else None
+
+
+def _owners(name: str, path: Path) -> list[str]:
+    """Return the distributions whose RECORD lists the module's file."""
+    top = name.partition(".")[0]
+    return [
+        distribution
+        for distribution in _distributions().get(top, ())
+        if _records(distribution, path)
+    ]
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return {
+        top: sorted(set(names))
+        for top, names in importlib.metadata.packages_distributions().items()
+    }
+
+
+def _records(distribution: str, path: Path) -> bool:
+    """Whether the RECORD of *distribution* lists the file *path*."""
+    record, text = _record_text(distribution)
+    if record is None or not path.is_relative_to(record.parent.parent):
+        return False
+    return f"\n{path.relative_to(record.parent.parent)}," in text
+
+
+@functools.cache
+def _record_text(distribution: str) -> tuple[Path | None, str]:
+    record = record_path(distribution)
+    return record, "" if record is None else f"\n{record.read_text(errors='replace')}"
+
+
+def _imports(path: Path, name: str) -> set[str]:
+    """Return the modules that a source file names in import statements, anywhere in it."""
+    if path.suffix != ".py":
+        return set()
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            origin = ".".join(part for part in (base, node.module or "") if part)
+            found.add(origin)
+            found.update(f"{origin}.{alias.name}" for alias in node.names)
+    return {part for module in found for part in _with_parents(module)}
+
+
+def _with_parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[: depth + 1]) for depth in range(len(parts)) if parts[0]]
