@@ -18,7 +18,8 @@ def resolve(path_text: str, base: Path) -> Path:
 
     Args:
         path_text: ``pkg://package.module/relative/file`` (a file in the folder of a package that
-            lies in *base* or is importable), a path starting with ``~``, an absolute path, or a path relative to *base*.
+            lies in *base* or is importable), a path starting with ``~``, an absolute path, or a
+            path relative to *base*.
         base: The folder that relative paths start from.
 
     Raises:

@@ -8,8 +8,9 @@ import pytest
 
 import orchestrator
 from orchestrator import locations
-from orchestrator.errors import ConfigError
-from orchestrator.locations import bundled, resolve
+from orchestrator.errors import ConfigError, StoreError
+from orchestrator.locations import bundled, home_expanded, resolve
+from orchestrator.store.store import default_directory
 
 
 @pytest.fixture
@@ -83,3 +84,31 @@ def test_the_planner_can_afford_it() -> None:
         "assert not {'numpy', 'torch', 'pydantic', 'hydra'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_package_of_the_base_directory_comes_first(packages: Path, tmp_path: Path) -> None:
+    base = tmp_path / "project"
+    for name in ("localpk", "regular"):
+        (base / name).mkdir(parents=True)
+        (base / name / "__init__.py").write_text("raise RuntimeError('imported')")
+
+    assert resolve("pkg://localpk/data.bin", base) == base / "localpk" / "data.bin"
+    assert resolve("pkg://regular/data.bin", base) == base / "regular" / "data.bin"
+
+
+def test_a_home_that_nobody_knows() -> None:
+    with pytest.raises(ConfigError, match="home directory") as caught:
+        home_expanded("~nobody_x/store", where="cache.dir")
+    assert caught.value.where == "cache.dir"
+
+
+def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert default_directory() == tmp_path / "caches" / "orchestrate"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # its specification: to be ignored
+    assert default_directory() == tmp_path / ".cache" / "orchestrate"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # a user without an entry
+    with pytest.raises(StoreError, match="no home directory"):
+        default_directory()

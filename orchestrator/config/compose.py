@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -25,10 +27,10 @@ from hydra.types import HydraContext, RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable
+from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable, unusable
 from orchestrator.config.origin import task_overrides
 from orchestrator.config.validate import PRIMARY
-from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 
 # What Hydra's own hydra/output/default.yaml says (1.3).
@@ -118,6 +120,25 @@ class BatchTask:
         return found
 
 
+@contextmanager
+def composing(loader: ConfigLoader, overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise while they compose into our errors.
+
+    Raises:
+        ConfigError: the configuration does not compose.
+    """
+    try:
+        yield
+    except COMPOSITION_ERRORS as exc:
+        raise translate(exc, overrides) from exc
+    except UnicodeDecodeError as exc:
+        entries = [entry.path or "" for entry in loader.get_search_path().get_path()]
+        folders = [Path(path.removeprefix("file://")) for path in entries]
+        raise undecodable([folder for folder in folders if folder.is_absolute()], exc) from exc
+    except ValueError as exc:
+        raise unusable(exc, overrides) from exc
+
+
 class Composer:
     """Hydra with our search path; use it as a context manager, once."""
 
@@ -156,7 +177,7 @@ class Composer:
             else:
                 self._single(single, task)
         except COMPOSITION_ERRORS as exc:
-            raise self._translated(exc, overrides) from exc
+            raise translate(exc, overrides) from exc
         return task.returns
 
     def primary(self) -> DictConfig:
@@ -168,24 +189,20 @@ class Composer:
         try:
             found = self._compose((), multirun=False)
         except COMPOSITION_ERRORS as exc:
-            raise self._translated(exc, ()) from exc
+            raise translate(exc, ()) from exc
         if found is None:
             raise ConfigError("the primary configuration is a sweep", where=self._name)
         return found
 
     def show(self, overrides: Sequence[str], kind: str, package: str | None, resolve: bool) -> None:
         """Print the composed configuration (``--cfg job|hydra|all``)."""
-        try:
+        with composing(self._hydra.config_loader, overrides):
             self._hydra.show_cfg(self._name, list(overrides), kind, package, resolve)
-        except COMPOSITION_ERRORS as exc:
-            raise self._translated(exc, overrides) from exc
 
     def info(self, topic: str, overrides: Sequence[str]) -> None:
         """Print Hydra's information (``--info all|config|defaults|...``)."""
-        try:
+        with composing(self._hydra.config_loader, overrides):
             self._hydra.show_info(topic, config_name=self._name, overrides=list(overrides))
-        except COMPOSITION_ERRORS as exc:
-            raise self._translated(exc, overrides) from exc
 
     def completion(self, overrides: Sequence[str]) -> None:
         """Answer a shell's query, or print what installs completion."""
@@ -207,7 +224,7 @@ class Composer:
         return cfg
 
     def _composed(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
-        try:
+        with composing(self._hydra.config_loader, overrides):
             return self._hydra.compose_config(
                 config_name=self._name,
                 overrides=list(overrides),
@@ -215,15 +232,6 @@ class Composer:
                 with_log_configuration=False,
                 validate_sweep_overrides=mode is not RunMode.RUN,
             )
-        except UnicodeDecodeError:
-            raise
-        except ValueError as exc:  # group=null, for one
-            empty = next((text for text in overrides if text.endswith("=null")), "")
-            raise ConfigError(
-                str(exc).splitlines()[0],
-                where=f"override '{empty}'" if empty else "",
-                hint="give the name of an option" if empty else "",
-            ) from exc
 
     def _single(self, cfg: DictConfig, task: BatchTask) -> None:
         with open_dict(cfg.hydra):
@@ -254,12 +262,6 @@ class Composer:
         )
         sweeper.sweep(arguments=task_overrides(cfg))
         callbacks.on_multirun_end(config=cfg, config_name=self._name)
-
-    def _translated(self, exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
-        if isinstance(exc, UnicodeDecodeError):
-            folders = [self._directory, Path.cwd() / "conf"]
-            return undecodable([folder for folder in folders if folder is not None], exc)
-        return translate(exc, overrides)
 
     def _search_path(self) -> Any:
         own = bundled("conf")

@@ -21,12 +21,17 @@ _PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
-COMPOSITION_ERRORS: Final = (
-    HydraException,
-    OmegaConfBaseException,
-    YAMLError,
-    UnicodeDecodeError,
-)
+COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError)
+
+
+def unusable(exc: ValueError, overrides: Sequence[str]) -> ConfigError:
+    """Return the error for an override that Hydra takes but cannot use: ``group=null``."""
+    empty = next((text for text in overrides if text.endswith("=null")), "")
+    return ConfigError(
+        str(exc).splitlines()[0],
+        where=f"override '{empty}'" if empty else "",
+        hint="give the name of an option" if empty else "",
+    )
 
 
 def undecodable(folders: Sequence[Path], exc: UnicodeDecodeError) -> ConfigError:

@@ -24,7 +24,7 @@ def make_exclusively(wanted: Path) -> Path:
         return _make_exclusively(wanted)
     except OSError as exc:
         raise ConfigError(
-            f"the directory cannot be made ({exc.strerror})",
+            f"the directory cannot be made ({exc.strerror}: {exc.filename})",
             where=str(wanted),
             hint="set hydra.run.dir (of a sweep: hydra.sweep.dir) to one that can be written",
         ) from exc

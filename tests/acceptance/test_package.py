@@ -100,3 +100,15 @@ def test_a_directory_that_is_no_experiment(demo: Site) -> None:
 
     assert ran.code == 1
     assert "no manifest.json" in ran.err
+
+
+def test_the_configuration_is_found_where_hydra_put_it(
+    demo: Site, copy_of: Callable[[Site], Workplace]
+) -> None:
+    place = copy_of(demo)
+    (variant,) = place.build("precision=fp32", "hydra.output_subdir=used", *QUICK).variants
+    made = place.run("package", variant["directory"], "--to", "taken")
+
+    assert made.code == 0, made.text
+    composed = Path(variant["directory"]) / "used" / "config.yaml"
+    assert (place.directory / "taken" / "config.yaml").read_bytes() == composed.read_bytes()

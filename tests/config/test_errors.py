@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from orchestrator.config.compose import BatchTask, Composer
+from orchestrator.config.schema import Benchmark, CallableData
+from orchestrator.errors import ConfigError
 from tests.config.compose import checked, refusal, write_conf
 
 MODEL = """\
@@ -156,3 +161,78 @@ def test_a_primary_configuration_of_the_user_s_own(tmp_path: Path) -> None:
 
     # It comes before the built-in one and is then incomplete.
     assert refusal().message == "a value is needed here"
+
+
+def test_a_value_from_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cr3t-enough")
+    direct = refusal("model=mine", "+model.batches=${oc.env:TOKEN}")
+    through = refusal("precision.name=${experiment.name}", "experiment.name=${oc.env:TOKEN}")
+
+    assert direct.message == "expected a valid integer; got the value of ${oc.env:TOKEN}"
+    assert through.message.endswith("fp32, fp16, int8; got the value of ${oc.env:TOKEN}")
+    for error in (direct, through):
+        assert "s3cr3t" not in error.render()
+        assert error.__suppress_context__
+
+
+@pytest.mark.parametrize("override", ["model.batches=1", "model.args={width: 3}"])
+def test_a_field_that_no_file_has_is_added_with_a_plus(override: str) -> None:
+    error = refusal("model=mine", override)
+    key = override.partition("=")[0]
+
+    assert error.where == f"{key} (command line)"
+    assert error.hint == f"to add it write +{key}=..."
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"k": float("nan")}, "k is nan"),
+        ({"k": [1, {"deep": float("-inf")}]}, "k.1.deep is -inf"),
+        ({"k": {1: 5}}, "k has the key 1"),
+        ({"k": b"x"}, "k is bytes"),
+    ],
+)
+def test_arguments_are_what_json_can_hold(args: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        CallableData(kind="callable", function="a:b", args=args)
+
+
+def test_numbers_are_finite() -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Benchmark(measure_ms=float("inf"))
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "model" / "latin.yaml").write_bytes(b"# one\nname: caf\xe9\n")
+    error = refusal("model=latin")
+
+    assert (error.where, error.message) == ("conf/model/latin.yaml, line 2", "is no UTF-8")
+
+
+def test_a_group_of_nothing() -> None:
+    error = refusal("hydra/job_logging=null")
+
+    assert error.where == "override 'hydra/job_logging=null'"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("hydra.output_subdir=null", "hydra.output_subdir"),
+        ("hydra.output_subdir=a/b", "hydra.output_subdir"),
+        ("hydra.sweep.subdir=mine", "hydra.sweep.subdir"),
+    ],
+)
+def test_what_hydra_offers_and_we_do_not(override: str, key: str) -> None:
+    assert refusal("model=mine", override).where == key
+
+
+def test_a_sweep_with_a_primary_configuration_that_names_no_launcher(tmp_path: Path) -> None:
+    write_conf(tmp_path, {"orchestrate": "defaults: [{model: mine}, _self_]\n"})
+    task = BatchTask(run=lambda batch: [])
+    with Composer() as composer, pytest.raises(ConfigError) as caught:
+        composer.run(["model=mine,digits"], task, multirun=True)
+
+    assert "- override hydra/launcher: orchestrate" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from orchestrator.config.purity import check_purity, environment_names
+from orchestrator.config.purity import (
+    check_purity,
+    environment,
+    environment_names,
+    environment_of,
+)
 from orchestrator.errors import ConfigError
 from tests.config.compose import checked, refusal, write_conf
 
@@ -92,3 +97,57 @@ def test_environment_names_are_found_everywhere() -> None:
     )
 
     assert environment_names(cfg) == {"TOKEN", "OTHER", "SALT"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.select:hydra.run.dir}",
+        "${oc.select:'hydra.run.dir',none}",
+        "${oc.select:experiment.description}",
+        "${oc.select:..experiment.description}",
+        "${oc.dict.values:hydra.runtime}",
+        "${oc.select:${experiment.name}}",
+        "${hydra.job.num}",
+    ],
+)
+def test_a_resolver_that_takes_a_key_is_followed(text: str) -> None:
+    cfg = OmegaConf.create(
+        {
+            "model": {"name": text},
+            "experiment": {"description": "${now:%H}", "name": "hydra.job.num"},
+        }
+    )
+    with pytest.raises(ConfigError, match="takes its value from"):
+        check_purity(cfg)
+
+
+def test_selecting_a_pure_field_is_free() -> None:
+    check_purity(
+        OmegaConf.create({"model": {"name": "${oc.select:profile.name}"}, "profile": {"name": "a"}})
+    )
+
+
+def test_the_salt_is_in_every_key() -> None:
+    cfg = OmegaConf.create({"cache": {"salt": "${now:%S}", "dir": "${now:%S}"}})
+    with pytest.raises(ConfigError, match="another value at every run") as caught:
+        check_purity(cfg)
+    assert caught.value.where == "cache.salt"
+
+
+def test_variables_are_in_one_order_and_found_through_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"B": "same", "A": "same", "LONG": "longer", "GONE": ""}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    cfg = OmegaConf.create(
+        {
+            "model": {"name": "${oc.select:experiment.name}", "args": {"k": "${..batches}"}},
+            "experiment": {"name": "x${oc.env:LONG}${oc.env:GONE}${oc.env:A}${oc.env:B}"},
+        }
+    )
+
+    assert list(environment([cfg])) == ["LONG", "A", "B", "GONE"]
+    assert set(environment_of(cfg, "model.name")) == set(values)
+    assert environment_of(cfg, "model.args.k") == []

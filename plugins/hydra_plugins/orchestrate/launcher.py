@@ -16,7 +16,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from orchestrator.config.compose import Batch, BatchTask, Composed, run_with_callbacks
+from orchestrator.config.compose import (
+    Batch,
+    BatchTask,
+    Composed,
+    composing,
+    run_with_callbacks,
+)
 from orchestrator.errors import ConfigError
 
 
@@ -51,7 +57,9 @@ class OrchestrateLauncher(Launcher):
         return run_with_callbacks(batch, self._task, self._context.callbacks)
 
     def _compose(self, overrides: list[str], index: int) -> Composed:
-        config: Any = self._context.config_loader.load_sweep_config(self._config, overrides)
+        loader = self._context.config_loader
+        with composing(loader, overrides):
+            config: Any = loader.load_sweep_config(self._config, overrides)
         with open_dict(config):
             config.hydra.job.id = str(index)
             config.hydra.job.num = index
