@@ -6,14 +6,17 @@ Nothing beyond the standard library is imported before a verb is chosen, so ``--
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from orchestrator.errors import OrchestrateError, UsageError, nearest
@@ -47,6 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
+    with _polite_ends() as ended:
+        code = _run(words)
+    return 128 + ended[0] if ended else code
+
+
+@contextlib.contextmanager
+def _polite_ends() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does; give the number of the one that came."""
+    ended: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        if not ended:
+            ended.append(number)
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(words: list[str]) -> int:
     try:
         verb, rest = _verb(words)
         _check_place(words)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
+from orchestrator.errors import OrchestrateError, StageError, WorkerLostError
 from orchestrator.executor.server import LOG_NAME
 from orchestrator.executor.worker import DISK_FULL, RESULT
 from orchestrator.plan.graph import Action

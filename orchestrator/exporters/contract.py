@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError, nearest
-from orchestrator.onnx_files import Port
+from orchestrator.graphs import files as onnx_files
+from orchestrator.graphs.files import Port
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto

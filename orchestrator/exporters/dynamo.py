@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import onnx_files
-from orchestrator.calls import blame, first_lines
 from orchestrator.errors import StageError
 from orchestrator.exporters.quiet import captured
 from orchestrator.exporters.request import Exported, ExportRequest
 from orchestrator.exporters.sources import innermost
 from orchestrator.exporters.values import rename_values
+from orchestrator.graphs import files as onnx_files
+from orchestrator.modules.calls import blame, first_lines
 
 if TYPE_CHECKING:
     import torch

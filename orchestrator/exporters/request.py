@@ -18,7 +18,7 @@ class ExportRequest:
 
     Attributes:
         module: The module, callable with positional tensors and returning a flat tuple
-            (:func:`orchestrator.calls.positional`).
+            (:func:`orchestrator.modules.calls.positional`).
         inputs: Example tensors by input name, in declared order.
         outputs: Output names in order.
         axes: For each input the dynamic axes and the names of their dimensions.

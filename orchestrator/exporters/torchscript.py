@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.calls import blame, first_lines
 from orchestrator.errors import StageError
 from orchestrator.exporters.quiet import captured
 from orchestrator.exporters.request import Exported, ExportRequest
 from orchestrator.exporters.sources import shorten
+from orchestrator.modules.calls import blame, first_lines
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.onnx_files import subgraphs
+from orchestrator.graphs.files import subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto

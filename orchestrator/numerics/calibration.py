@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]

@@ -11,7 +11,8 @@ def run(ctx: Context) -> Json:
     Returns:
         ``nodes``, ``opset`` and ``weights_bytes``.
     """
-    from orchestrator import canonical, onnx_files
+    from orchestrator.graphs import canonical
+    from orchestrator.graphs import files as onnx_files
 
     model = onnx_files.load(ctx.inputs["onnx"], weights=False)
     canonical.canonicalize(model)

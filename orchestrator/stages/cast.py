@@ -18,7 +18,7 @@ def run(ctx: Context) -> Json:
     Raises:
         StageError: see :func:`orchestrator.numerics.fp16.lower_to_fp16`.
     """
-    from orchestrator import onnx_files
+    from orchestrator.graphs import files as onnx_files
     from orchestrator.numerics.fp16 import lower_to_fp16
 
     precision = ctx.params["precision"]

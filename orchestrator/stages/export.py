@@ -35,9 +35,11 @@ def run(ctx: Context) -> Json:
 
     import torch
 
-    from orchestrator import calls, models, onnx_files
     from orchestrator.exporters import contract, dynamo, torchscript
     from orchestrator.exporters.request import ExportRequest, axes_of
+    from orchestrator.graphs import files as onnx_files
+    from orchestrator.modules import calls
+    from orchestrator.modules import loading as models
 
     params = ctx.params
     inputs, outputs, dims = params["inputs"], params["outputs"], params["dims"]
@@ -91,7 +93,7 @@ def run(ctx: Context) -> Json:
 
 def _points(ctx: Context) -> list[tuple[Batch, dict[str, torch.Tensor]]]:
     """Return the first ``opt`` batch, and one batch of other sizes when the samples have one."""
-    from orchestrator.calls import input_tensors
+    from orchestrator.modules.calls import input_tensors
     from orchestrator.numerics.batches import read_batch, read_index
 
     root = ctx.inputs["samples"]

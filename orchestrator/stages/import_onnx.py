@@ -27,8 +27,8 @@ def run(ctx: Context) -> Json:
             folder, or names,
             dtypes or shapes differ from those declared.
     """
-    from orchestrator import onnx_files
     from orchestrator.exporters import contract
+    from orchestrator.graphs import files as onnx_files
 
     path = ctx.paths.get("onnx")
     if path is None or not path.is_file():

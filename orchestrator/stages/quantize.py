@@ -27,7 +27,7 @@ def run(ctx: Context) -> Json:
     Raises:
         StageError: see :func:`orchestrator.numerics.quantization.quantize`; ``keep_io`` is false.
     """
-    from orchestrator import onnx_files
+    from orchestrator.graphs import files as onnx_files
     from orchestrator.numerics.batches import read_batch, read_index
     from orchestrator.numerics.calibration import Calibration
     from orchestrator.numerics.quantization import Selection, quantize

@@ -27,7 +27,8 @@ def run(ctx: Context) -> Json:
     """
     import torch
 
-    from orchestrator import calls, models
+    from orchestrator.modules import calls
+    from orchestrator.modules import loading as models
     from orchestrator.numerics.batches import read_batches, read_index, write_batches
 
     names: list[str] = ctx.params["outputs"]

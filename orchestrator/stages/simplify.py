@@ -30,7 +30,7 @@ def run(ctx: Context) -> Json:
     Raises:
         StageError: when the simplifier fails, gives an invalid model, or changes inputs or outputs.
     """
-    from orchestrator import onnx_files
+    from orchestrator.graphs import files as onnx_files
 
     options = ctx.params["simplifier"]
     named = options["name"] != "none"
@@ -61,8 +61,8 @@ def run(ctx: Context) -> Json:
 def _simplified(ctx: Context, model: ModelProto) -> ModelProto:
     import onnxsim
 
-    from orchestrator.calls import first_lines
     from orchestrator.exporters.quiet import captured
+    from orchestrator.modules.calls import first_lines
 
     options = ctx.params["simplifier"]
     native = onnxsim.onnx_simplifier.C

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from orchestrator import onnx_files
+from orchestrator.graphs import files as onnx_files
 
 FLOAT = TensorProto.FLOAT
 

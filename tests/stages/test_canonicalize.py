@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from orchestrator import canonical, onnx_files
+from orchestrator.graphs import canonical
+from orchestrator.graphs import files as onnx_files
 from orchestrator.stages import canonicalize
 from tests.modules import graphs
 from tests.stage_context import run_stage

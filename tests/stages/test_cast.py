@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 from orchestrator.stages.cast import STAGE
 from tests.numerics.onnx_graphs import f32, graph, images, residual_net, run, snr_db
 from tests.stage_context import StageRun, run_stage

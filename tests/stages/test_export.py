@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 from orchestrator.numerics.batches import read_batches
 from orchestrator.stages import export, reference
 from tests.modules.samples import export_params, write_samples
@@ -328,7 +328,7 @@ def test_tools_follow_the_exporter() -> None:
 
 
 def test_the_module_is_left_as_it_was() -> None:
-    from orchestrator import calls
+    from orchestrator.modules import calls
     from tests.modules.nets import Linear
 
     module = Linear()

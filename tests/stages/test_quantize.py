@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator import onnx_files
 from orchestrator.config.schema import Calibration, Precision
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 from orchestrator.numerics.batches import Batch, write_batches
 from orchestrator.numerics.tensorrt_qdq import check_tensorrt_qdq
 from orchestrator.stages.quantize import STAGE

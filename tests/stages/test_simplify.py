@@ -8,8 +8,8 @@ import onnxsim
 import pytest
 from onnx import helper
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 from orchestrator.stages import simplify
 from tests.modules import graphs
 from tests.stage_context import StageRun, run_stage

@@ -99,6 +99,8 @@ def test_code_does_not_change_behind_a_version(name: str) -> None:
 
 
 def test_the_closure_reaches_what_a_stage_really_runs() -> None:
-    assert source_of("orchestrator.canonical") is not None
-    assert "orchestrator.canonical" in str(imports_of(code_of(ROOT / "stages" / "canonicalize.py")))
+    assert source_of("orchestrator.graphs.canonical") is not None
+    assert "orchestrator.graphs.canonical" in str(
+        imports_of(code_of(ROOT / "stages" / "canonicalize.py"))
+    )
     assert digest_of("canonicalize") != digest_of("simplify")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 
-from orchestrator import onnx_files
 from orchestrator.backends.base import Job, Observed, Target, Work
 from orchestrator.backends.onnxruntime.flops import Shape, flops
 from orchestrator.backends.onnxruntime.graphs import FAMILY, graphs, read_weights
 from orchestrator.backends.onnxruntime.session import Session, load, options
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 
 if TYPE_CHECKING:
     from orchestrator.backends.base import Arrays

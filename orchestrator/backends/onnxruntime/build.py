@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from orchestrator import onnx_files
 from orchestrator.backends.base import Job, Json, Target
 from orchestrator.backends.onnxruntime.qdq import (
     HIDES_INTEGER,
@@ -14,6 +13,7 @@ from orchestrator.backends.onnxruntime.qdq import (
 )
 from orchestrator.backends.onnxruntime.session import WEIGHTS_FOLDER, load, open_session, options
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 
 #: Widens fp16 initializers to fp32 in the file (level `all`), for kernels that only exist in fp32.
 #: The file must keep the storage that was asked for; the widening happens when it is loaded.

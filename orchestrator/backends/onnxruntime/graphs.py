@@ -9,8 +9,8 @@ from typing import Final
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
-from orchestrator import onnx_files
 from orchestrator.backends.base import Weight
+from orchestrator.graphs import files as onnx_files
 
 #: Operators that convolve or multiply matrices, to the ONNX operator they stand for.
 FAMILY: Final = {

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime as ort
 
-from orchestrator import onnx_files
 from orchestrator.backends.base import Job, Port, Target
 from orchestrator.backends.onnxruntime.errors import translated
 from orchestrator.errors import StageError, nearest
+from orchestrator.graphs import files as onnx_files
 
 if TYPE_CHECKING:
     import numpy as np

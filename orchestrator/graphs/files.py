@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StageError
-from orchestrator.onnx_weights import (
+from orchestrator.graphs.weights import (
     ALIGNMENT_BYTES,
     TENSOR_MIN_BYTES,
     WEIGHTS,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from orchestrator import calls, models
 from orchestrator.errors import StageError
+from orchestrator.modules import calls
+from orchestrator.modules import loading as models
 from orchestrator.stages.base import Context
 from tests.modules import nets
 from tests.stage_context import OpenObservations

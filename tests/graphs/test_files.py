@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from orchestrator import onnx_files
 from orchestrator.errors import StageError
+from orchestrator.graphs import files as onnx_files
 from tests.modules import graphs
 
 

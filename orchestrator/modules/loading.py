@@ -26,7 +26,7 @@ def load_module(ctx: Context) -> torch.nn.Module:
     """
     import torch
 
-    from orchestrator.checkpoints import load_checkpoint
+    from orchestrator.modules.checkpoints import load_checkpoint
 
     torch.set_num_threads(ctx.threads)
     function, args = ctx.params["factory"], dict(ctx.params.get("args") or {})

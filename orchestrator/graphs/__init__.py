@@ -1,0 +1,1 @@
+"""ONNX files: reading, writing, checking, and one canonical form."""

@@ -1,0 +1,1 @@
+"""PyTorch modules: made by a factory, filled from a checkpoint, called by name."""
