@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import OrchestrateError, StageError, WorkerLostError
+from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
 from orchestrator.executor.server import LOG_NAME
 from orchestrator.executor.worker import DISK_FULL, RESULT
 from orchestrator.plan.graph import Action
@@ -21,6 +22,7 @@ from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
 _LOG_END_BYTES: Final = 512 * 1024
+_NEARLY_FULL_BYTES: Final = 1024 * 1024
 
 
 def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]:
@@ -29,16 +31,18 @@ def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]
     Raises:
         StageError: the stage refused; the same inputs would fail the same way.
         WorkerLostError: the worker was killed, crashed, or ran out of memory or disk space.
+        StoreError: the store's disk is full.
     """
     try:
         report: dict[str, Any] = json.loads((directory / RESULT).read_bytes())
     except (OSError, ValueError):
         if code == DISK_FULL:
-            raise _no_space(action, "the worker could not write its result") from None
+            what = "the worker could not write its result"
+            raise _no_space(action, what, directory) from None
         raise _ended(code, action) from None
     if report["ok"]:
         return report
-    raise _refused(report, action)
+    raise _refused(report, action, directory)
 
 
 def commit(
@@ -108,14 +112,14 @@ def _store_log(store: Store, secrets: Secrets, directory: Path) -> str:
     return store.trees.add(folder)
 
 
-def _refused(report: Mapping[str, Any], action: Action) -> OrchestrateError:
+def _refused(report: Mapping[str, Any], action: Action, directory: Path) -> OrchestrateError:
     message, where = report["message"], report.get("where") or action.stage
     hint = report.get("hint", "")
     match report["kind"]:
         case "stage":
             return StageError(message, where=where, hint=hint)
         case "disk":
-            return _no_space(action, message)
+            return _no_space(action, message, directory)
         case "memory":
             return WorkerLostError(
                 f"'{action.stage}' ran out of memory",
@@ -153,8 +157,10 @@ def _ended(code: int, action: Action) -> WorkerLostError:
     )
 
 
-def _no_space(action: Action, what: str) -> WorkerLostError:
-    return WorkerLostError(
+def _no_space(action: Action, what: str, directory: Path) -> OrchestrateError:
+    """A full store ends the run; a disk of the user's own, or a limit, fails one action."""
+    full = shutil.disk_usage(directory).free < _NEARLY_FULL_BYTES
+    return (StoreError if full else WorkerLostError)(
         f"no space left while '{action.stage}' ran: {what}",
         hint="free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir; "
         "everything finished so far is kept",

@@ -1558,7 +1558,8 @@ def parser_errors(parser: Any, nodes: Sequence[OnnxNode]) -> list[Json]:
         )
         found.append(
             {
-                "code": error.code().name,
+                # `name` is a method on 8.6 (seen): the member's text is "ErrorCode.NAME" on all.
+                "code": str(error.code()).rpartition(".")[2],
                 "description": error.desc(),
                 "node": node,
                 "node_name": given.name or known.name,
@@ -2745,7 +2746,8 @@ def refit_from_network(session: Session, refitter: Any, path: str) -> Any:
                 "the graph changed: build the engine again",
             )
         before = session.log.mark()
-        if not refitter.set_weights(name, role, weights):
+        # An array is not converted by itself here (seen on 8.6): it must be made Weights.
+        if not refitter.set_weights(name, role, session.trt.Weights(weights)):
             raise session.failure(before, f"the {role.name} weights of '{name}'", "refused")
         work.keep.append(weights)
     return work
