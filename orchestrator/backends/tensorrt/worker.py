@@ -2746,11 +2746,25 @@ def refit_from_network(session: Session, refitter: Any, path: str) -> Any:
                 "the graph changed: build the engine again",
             )
         before = session.log.mark()
-        # An array is not converted by itself here (seen on 8.6): it must be made Weights.
-        if not refitter.set_weights(name, role, session.trt.Weights(weights)):
+        whole = whole_array(weights)  # and not converted by itself here (seen on 8.6)
+        work.keep.append(whole)
+        if not refitter.set_weights(name, role, session.trt.Weights(whole)):
             raise session.failure(before, f"the {role.name} weights of '{name}'", "refused")
-        work.keep.append(weights)
     return work
+
+
+def whole_array(weights: Any) -> Any:
+    """Return a copy of weights that a binding gave as an array.
+
+    8.6's bindings under NumPy 2 give a view with stride 0, which repeats the first element (seen):
+    the elements lie behind its address all the same.
+    """
+    numpy = load_numpy()
+    if weights.size < 2 or any(weights.strides):
+        return numpy.ascontiguousarray(weights)
+    address = weights.__array_interface__["data"][0]
+    data = (ctypes.c_byte * (weights.size * weights.itemsize)).from_address(address)
+    return numpy.frombuffer(data, dtype=weights.dtype).reshape(weights.shape).copy()
 
 
 def _pairs(*lists: Sequence[Any]) -> Iterator[Any]:
