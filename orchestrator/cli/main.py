@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -90,6 +91,13 @@ def _run(words: list[str]) -> int:
         # The reader of our output has gone (| head): end quietly, as other tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
+            return 70
+        # The store explains itself; this is where the output or an experiment directory goes.
+        print(f"error: cannot write: {exc.strerror}; free some space there", file=sys.stderr)
+        return os.EX_IOERR
     except Exception as exc:  # noqa: BLE001  # a fault of ours: one line, the traceback in a file
         print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
         return 70

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,18 @@ def test_streams_that_are_closed_or_ascii(
 
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert (b"defaults, ?" in ended.stdout) == bool(environment)
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli.main", "schema", "model"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+    assert done.returncode == os.EX_IOERR
+    assert done.stderr.startswith("error: cannot write: No space left on device")
+    assert "Traceback" not in done.stderr
