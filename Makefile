@@ -14,7 +14,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint types format reference docs-check wheel env clean
+.PHONY: help bench demo test test-slow lint types format reference docs-check wheel env clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ format: $(DEV_STAMP) ## Format the code and mend what ruff can mend
 reference: $(DEV_STAMP) ## Write docs/reference and docs/schema again from the schema
 	$(BIN)/python -m orchestrator.config.reference docs/reference/config.md
 	$(BIN)/orchestrate schema --to docs/schema
+
+bench: $(RUN_STAMP) ## Measure what an unchanged build costs, beside an empty Hydra application
+	$(BIN)/python -m benchmarks.unchanged
 
 docs-check: $(DEV_STAMP) ## Check that links between the documents lead somewhere
 	$(BIN)/python .ci/check_links.py
