@@ -117,9 +117,12 @@ class Recorder:
             ChangedError: a source or file was written after the action had begun.
         """
         code = classify(self._modules, self._search_path)
-        hidden = {
-            path for name, path in code.local.items() if self._observer.place(name) != str(path)
-        }
+        # A module that an import now would not load from there (code loaded it by its path, say)
+        # can only be looked at again as a file.
+        found = [
+            name for name, path in code.local.items() if self._observer.place(name) == str(path)
+        ]
+        hidden = {path for name, path in code.local.items() if name not in found}
         own = {path for name in list(sys.modules) if (path := file_of(name)) is not None}
         files = {
             path
@@ -131,11 +134,8 @@ class Recorder:
         read = {self._places.name(path): self._digest(path) for path in sorted(files)}
         missing = {path for path in self._absent if not path.exists()}
         return {
-            "modules": {name: self._observer.module(name) for name in sorted(code.local)},
-            "places": {
-                name: self._places.name(Path(self._observer.place(name)))
-                for name in sorted(code.local)
-            },
+            "modules": {name: self._observer.module(name) for name in sorted(found)},
+            "places": {name: self._places.name(code.local[name]) for name in sorted(found)},
             "distributions": {
                 name: self._observer.distribution(name) for name in sorted(code.distributions)
             },

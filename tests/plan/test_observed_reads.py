@@ -153,3 +153,24 @@ def test_threads_of_the_environment_do_not_change_a_result(
         assert result is not None
         outputs.append(result.outputs)
     assert outputs[0] == outputs[1]
+
+
+def test_a_module_loaded_by_its_path_counts_as_a_file(place: Place) -> None:
+    """No finder knows it, so only its file can be looked at again."""
+    place.write(
+        "def f(*, dims, offset, seed):\n"
+        "    from importlib import util\n"
+        "    spec = util.spec_from_file_location('strange', HERE / 'parts' / 'strange.py')\n"
+        "    module = util.module_from_spec(spec)\n"
+        "    sys.modules['strange'] = module\n"
+        "    spec.loader.exec_module(module)\n"
+        "    return image(dims, module.VALUE)\n"
+    )
+    source = place.base / "parts" / "strange.py"
+    source.parent.mkdir()
+    source.write_text("VALUE = 1.0\n")
+    assert place.run("f")["f"].status == "ran"
+    assert place.run("f")["f"].status == "cached"
+    source.write_text("VALUE = 2.0\n")
+    assert place.run("f")["f"].status == "ran"
+    assert place.run("f")["f"].status == "cached"
