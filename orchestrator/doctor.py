@@ -33,6 +33,8 @@ _NEEDED: Final = (
 )
 _IMPORTED: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 _IMPORT_TIMEOUT_S: Final = 120
+#: Backends that not every machine has.
+_OPTIONAL: Final = ("tensorrt",)
 _FREE_BYTES: Final = 5 * 2**30
 
 
@@ -48,7 +50,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Return all findings; heavy packages are tried in a process of their own."""
-    return [*_python(), *_packages(), *_imports(), *_backends(), *_tensorrt(), *_store()]
+    return [*_python(), *_packages(), *_imports(), *_backends(), *_store()]
 
 
 def _python() -> Iterator[Finding]:
@@ -96,23 +98,10 @@ def _backends() -> Iterator[Finding]:
         probe = backend(name).probe()
         yield Finding(
             name=f"backend {name}",
-            state="ok" if probe.works else "missing",
+            state="ok" if probe.works else "optional" if name in _OPTIONAL else "missing",
             text=probe.detail,
             advice=probe.advice,
         )
-
-
-def _tensorrt() -> Iterator[Finding]:
-    try:
-        version = importlib.metadata.version("tensorrt")
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed"
-    yield Finding(
-        name="backend tensorrt",
-        state="optional",
-        text=f"tensorrt {version}; this version of orchestrate builds no engines yet",
-        advice="use target=onnxruntime_cpu",
-    )
 
 
 def _store() -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from orchestrator.store.trees import Trees
 # Artifact of the manifest → directory in the package.
 _PARTS: Final = {
     "session": "model",
+    "engine": "model",
     "onnx": "onnx",
     "samples": "samples",
     "reference": "expected",
@@ -68,7 +69,8 @@ def make_package(directory: Path, target: Path) -> tuple[Path, int]:
 
 
 def _fill(package: Path, directory: Path, manifest: dict[str, Any]) -> None:
-    for artifact, folder in _PARTS.items():
+    parts = {name: folder for name, folder in _PARTS.items() if name in manifest["artifacts"]}
+    for artifact, folder in parts.items():
         _copy_artifact(directory / "artifacts" / artifact, package / folder)
     (package / NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     composed = directory / manifest.get("hydra", ".hydra") / "config.yaml"

@@ -16,6 +16,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 
+from orchestrator.backends.base import Site
 from orchestrator.config.compose import Batch, Composed, VariantReturn
 from orchestrator.config.purity import environment
 from orchestrator.config.schema import Cache, Config
@@ -91,7 +92,8 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
     base = Path.cwd()
     try:
         scratch = store.begin()
-        graph = _graph(variants, configs, Files(base, store.index), secrets)
+        site = Site(files=Files(base, store.index), index=store.index)
+        graph = _graph(variants, configs, site, secrets)
         search_path = [path for path in sys.path if path and Path(path) != base]
         observer = Observer(base, [str(base), *search_path], store.index)
         resolver = Resolver(store, observer, secrets, rebuild=rebuild, fresh=graph.fresh)
@@ -112,7 +114,7 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
 
 
 def _graph(
-    variants: Sequence[Composed], configs: Sequence[Config], files: Files, secrets: Secrets
+    variants: Sequence[Composed], configs: Sequence[Config], site: Site, secrets: Secrets
 ) -> Graph:
     graph = Graph()
     names = variant_names(
@@ -121,7 +123,7 @@ def _graph(
     )
     for index, (variant, config) in enumerate(zip(variants, configs, strict=True)):
         added = Variant(index=index, name=names[index], config=config, overrides=variant.overrides)
-        add_variant(graph, added, files)
+        add_variant(graph, added, site)
     return graph
 
 
@@ -186,7 +188,13 @@ class Session:
             _hide_secrets(outcome, plan.secrets)
             touch(plan.store, [one.result.key for one in outcome.finished.values() if one.result])
             statuses = _Statuses(outcome)
-            run = Run(outcome=outcome, store=plan.store, secrets=plan.secrets, started=started)
+            run = Run(
+                variants=plan.graph.variants,
+                outcome=outcome,
+                store=plan.store,
+                secrets=plan.secrets,
+                started=started,
+            )
             found = [
                 write_experiment(
                     run, variant, composed, statuses.of(variant), directories[variant.index]
@@ -307,14 +315,7 @@ def typed(cfg: DictConfig) -> Config:
         ConfigError: it is wrong.
     """
     HydraConfig.instance().set_config(cfg)
-    config = validate(cfg)
-    if config.toolchain.command is not None:
-        raise ConfigError(
-            f"target.backend={config.target.backend} runs in this interpreter",
-            where="toolchain.command",
-            hint="leave it null",
-        )
-    return config
+    return validate(cfg)
 
 
 def _cores() -> int:

@@ -1,26 +1,32 @@
 """What a backend is: the few operations behind which ONNX becomes something runnable.
 
-The planner imports backends for what they say about this machine (:meth:`Backend.tools`,
-:meth:`Backend.identity`, :meth:`Backend.probe`) and must stay light: a backend's package imports
-its runtime only inside methods. Workers call the rest. The stages ``build``, ``run``, ``audit`` and
-``benchmark`` know this interface and no runtime.
+The planner asks a backend how a variant reaches its target (:meth:`Backend.way`) and must stay
+light: a backend's package imports its runtime only inside methods. Workers call the rest. The
+stages ``build``, ``run``, ``audit`` and ``benchmark`` know this interface and no runtime.
 """
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from orchestrator.errors import PlanError, nearest
+from orchestrator.stages.base import Context, Scope
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
+
+    from orchestrator.config.schema import Config
+    from orchestrator.numerics.batches import Batch
+    from orchestrator.plan.graph import File
+    from orchestrator.plan.inputs import Files
+    from orchestrator.store.index import Index
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
     NamedArrays = dict[str, np.ndarray[Any, Any]]
@@ -29,7 +35,53 @@ Json = dict[str, Any]
 Target = Mapping[str, Any]
 
 #: Name of a backend (``target.backend``) to the module that holds its ``BACKEND``.
-BACKENDS: Final[Mapping[str, str]] = {"onnxruntime": "orchestrator.backends.onnxruntime"}
+BACKENDS: Final[Mapping[str, str]] = {
+    "onnxruntime": "orchestrator.backends.onnxruntime",
+    "tensorrt": "orchestrator.backends.tensorrt.backend",
+}
+
+#: What the ONNX model handed to ``build`` must be.
+Form = Literal["fp32", "fp16", "bf16", "int8 qdq", "fp8 qdq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How one variant reaches its target: what the planner needs to know of a backend.
+
+    Attributes:
+        form: What the ONNX model must be lowered to.
+        build: ``params["target"]`` of the build action: all that decides the artifact.
+        run: ``params["target"]`` of the actions that run the artifact.
+        artifact: What people call the artifact: ``session`` or ``engine``.
+        files: Files that build and run read (plugin libraries), by input name.
+        calibrated: The build itself calibrates, and needs the calibration samples.
+        reach: How the target is reached: in no key, handed to the worker.
+        device: What builds and measurements must have for themselves, such as a GPU's UUID; ''
+            for none.
+        command: The equivalent command of the vendor's own tool; '' for none.
+        refit: The build is keyed by the graph without its weights' values, and refitted.
+        notes: What is done otherwise than asked, and why; one sentence each.
+    """
+
+    form: Form
+    build: Json
+    run: Json
+    artifact: str
+    files: Mapping[str, File] = field(default_factory=dict)
+    calibrated: bool = False
+    reach: Json = field(default_factory=dict)
+    device: str = ""
+    command: str = ""
+    refit: bool = False
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What a backend may use while it plans: declared files, and what is remembered."""
+
+    files: Files
+    index: Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +169,48 @@ class Probe:
     advice: str = ""
 
 
+def _quiet(done: float, text: str = "") -> None:
+    """Show no progress."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What an operation may use while it runs: threads, a scratch directory, the action's log."""
+    """What an operation may use while it runs.
+
+    Attributes:
+        scratch: A directory for temporary files.
+        log: Writes a line to the action's log.
+        threads: CPU threads.
+        progress: Takes how far it is (0..1), and at what.
+        reach: :attr:`Way.reach`.
+        files: :attr:`Way.files`, as paths.
+        locks: Descriptors of locks that a process it starts must hold as well.
+        shared: A directory that outlives the action, for what makes later ones faster.
+    """
 
     scratch: Path
     log: Callable[[str], None]
     threads: int = 1
+    progress: Callable[[float, str], None] = _quiet
+    reach: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    locks: Sequence[int] = ()
+    shared: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What :meth:`Backend.build` is given besides the model.
+
+    Attributes:
+        samples: Calibration batches, where the build itself calibrates.
+        provenance: Which PyTorch module each ONNX node came from, where known.
+        base: An artifact of the same graph with other weights, to be refitted; or None.
+    """
+
+    samples: Path | None = None
+    provenance: Path | None = None
+    base: Path | None = None
 
 
 class Runner(Protocol):
@@ -160,32 +247,42 @@ class Runner(Protocol):
 
 
 class Backend(ABC):
-    """The operations of one runtime. Stateless; ``target`` is the resolved target group as JSON."""
+    """The operations of one runtime. Stateless.
+
+    ``target`` is the ``build`` or ``run`` of a :class:`Way`.
+    """
 
     name: str
+    #: For each stage that it serves, raised whenever its code changes what comes out; part of keys.
+    versions: ClassVar[Mapping[str, int]]
+    #: Whether what it builds depends on this machine's processor (and so on its key).
+    on_processor: bool = False
 
     # -- planner side: no heavy imports ------------------------------------------------------------
 
     @abstractmethod
-    def tools(self, target: Target) -> tuple[str, ...]:
-        """Return the distributions whose versions decide what this backend produces."""
-
-    @abstractmethod
-    def identity(self, target: Target) -> Json:
-        """Return what of this machine decides what is built (instruction sets, GPU), for keys.
+    def way(self, config: Config, site: Site) -> Way:
+        """Return how the variant *config* reaches its target.
 
         Raises:
-            PlanError: when the target cannot be served here, with what to do about it.
+            ConfigError, PlanError: the target cannot serve it, with what to do about it.
         """
+
+    @abstractmethod
+    def tools(self, target: Target) -> tuple[str, ...]:
+        """Return the distributions of this interpreter whose versions decide what it produces."""
 
     @abstractmethod
     def probe(self) -> Probe:
         """Return whether the backend works here; never raises."""
 
+    def forget(self, reach: Mapping[str, Any], index: Index) -> None:  # noqa: B027  (may be empty)
+        """Forget what is remembered of a target, because its worker found something else there."""
+
     # -- worker side -------------------------------------------------------------------------------
 
     @abstractmethod
-    def build(self, model: Path, into: Path, target: Target, job: Job) -> Json:
+    def build(self, model: Path, into: Path, target: Target, job: Job, more: Built) -> Json:
         """Build the ONNX tree *model* for *target* into the empty directory *into*.
 
         Returns:
@@ -196,20 +293,63 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def open(self, model: Path, target: Target, job: Job) -> Runner:
-        """Load a tree — what :meth:`build` wrote, or an ONNX tree — and return its runner.
+    def run(
+        self, model: Path, samples: Path, wanted: Sequence[str], target: Target, job: Job
+    ) -> Iterator[tuple[Batch, NamedArrays]]:
+        """Run *model* on every batch of *samples*; yield the *wanted* outputs, in order.
 
         Raises:
-            StageError: when the runtime refuses it.
+            StageError: an output is missing, samples do not fit the inputs, or a node fails.
         """
 
     @abstractmethod
-    def observe(self, model: Path, target: Target, feeds: Arrays, job: Job) -> Observed:
-        """Run *model* once on *feeds* under the runtime's profiler, and read what it stores.
+    def audit(
+        self, model: Path, onnx: Path | None, samples: Path, claim: Json, target: Target, job: Job
+    ) -> Json:
+        """Return what *model* stores and computes, held against the precision *claim*.
+
+        Args:
+            model: What :meth:`build` wrote.
+            onnx: The ONNX tree it was built from.
+            samples: Batches; the first ``opt`` one is run.
+            claim: The fields of the Precision group that say what was asked for.
+            target: The target.
+            job: What it may use.
+
+        Returns:
+            The values of :func:`orchestrator.numerics.precision.audit_values`, and more.
 
         Raises:
-            StageError: as :meth:`open` and the runner do.
+            StageError: as :meth:`run` does.
         """
+
+    @abstractmethod
+    def benchmark(
+        self, model: Path, samples: Path, settings: Json, target: Target, job: Job
+    ) -> Json:
+        """Measure *model* as *settings* (the Benchmark group) say.
+
+        Returns:
+            At least the statistics of :func:`orchestrator.numerics.timing.summary` of the first
+            asked-for shape, ``machine`` and ``dims``.
+
+        Raises:
+            StageError: as :meth:`run` does.
+        """
+
+
+def job_of(ctx: Context, *, threads: int = 1) -> Job:
+    """Return what an operation of the running stage may use."""
+    return Job(
+        scratch=ctx.scratch,
+        log=ctx.log,
+        threads=threads,
+        progress=ctx.progress,
+        reach=ctx.reach,
+        files=ctx.paths,
+        locks=ctx.locks,
+        shared=ctx.shared,
+    )
 
 
 def backend(name: str) -> Backend:
@@ -229,3 +369,9 @@ def tools_of(params: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the distributions that an action with ``params["target"]`` uses (``Stage.tools``)."""
     target: Target = params["target"]
     return backend(target["backend"]).tools(target)
+
+
+def scope_of(params: Mapping[str, Any]) -> Scope:
+    """Return how far an action with ``params["target"]`` depends on the machine of its worker."""
+    target: Target = params["target"]
+    return Scope.CPU if backend(target["backend"]).on_processor else Scope.NONE

@@ -120,6 +120,9 @@ def _print(console: Console, session: Session) -> None:
             file=sys.stderr,
         )
     for result in session.results:
+        for note in result.notes:
+            console.print(f"[yellow]note[/] {escape(result.name)}: {escape(note)}", highlight=False)
+    for result in session.results:
         for failure in result.failures:
             print(f"FAILED {result.name}: {failure.render()}", file=sys.stderr)
         if result.failures:

@@ -25,6 +25,7 @@ from orchestrator.errors import OrchestrateError, UsageError, nearest
 VERBS: Final = {
     "build": "build variants (the default verb)",
     "plan": "what would run, what is cached, and why; runs nothing",
+    "check-plan": "whether a TensorRT plan will load here, and why not",
     "package": "copy one experiment's artifacts into a directory of their own",
     "cache": "the store: stats, verify, forget, gc",
     "doctor": "what is installed, what works here, and what to do about the rest",
@@ -43,7 +44,7 @@ examples:
 'orchestrate VERB --help' has a verb's own options; '--cfg job' prints the whole configuration;
 '--shell-completion install=bash' (or zsh, fish) prints what your shell's start file should eval.
 Exit codes: 0 all passed, 1 a variant failed, 2 wrong usage or configuration, 3 the store,
-130 interrupted.
+130 interrupted; check-plan: 0 will load, 1 will not, 4 not known.
 """
 
 
@@ -78,7 +79,7 @@ def _run(words: list[str]) -> int:
     try:
         verb, rest = _verb(words)
         _check_place(words)
-        module = importlib.import_module(f"orchestrator.cli.{verb}")
+        module = importlib.import_module(f"orchestrator.cli.{verb.replace('-', '_')}")
         code: int = module.main(rest)
         sys.stdout.flush()
     except OrchestrateError as exc:
@@ -216,7 +217,7 @@ def _report_bug(exc: Exception) -> str:
 
 
 def _help() -> None:
-    verbs = "\n".join(f"  {name:9} {text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:10} {text}" for name, text in VERBS.items())
     made = argparse.ArgumentParser(
         prog="orchestrate",
         usage="orchestrate [verb] [flags] [Hydra overrides]",

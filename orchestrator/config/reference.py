@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
@@ -34,25 +34,51 @@ _DOTTED: Final = "package.module:name"
 
 def json_schemas() -> dict[str, Json]:
     """Return the JSON Schema of every config group, by group name."""
-    return {name: _schema(group) for name, group in _groups()}
+    return {name: _merged([_schema(one) for one in choices]) for name, choices in _groups()}
 
 
 def markdown_reference() -> str:
     """Return ``docs/reference/config.md``: every key with type, default and meaning."""
     links = ", ".join(f"[{name}](#{name})" for name, _ in _groups())
     parts = [_HEAD, f"\n{links}\n"]
-    for name, group in _groups():
-        schema = _schema(group)
-        parts += _Sections(schema, _classes(group)).of(name, schema, group.__name__)
+    for name, choices in _groups():
+        if len(choices) > 1:
+            parts.append(f"\n## {name}\n\nOne of {len(choices)}, told apart by `backend`.\n")
+        for group in choices:
+            schema = _schema(group)
+            kind = _tag(group) if len(choices) > 1 else ""
+            sections = _Sections(schema, _classes(group))
+            parts += sections.of(name, schema, group.__name__, kind=kind)
     return "".join(parts)
 
 
-def _groups() -> Iterator[tuple[str, type[BaseModel]]]:
+def _groups() -> Iterator[tuple[str, list[type[BaseModel]]]]:
+    """Yield each group with its schema class, or with those of a union that ``backend`` decides."""
     for name, field in Config.model_fields.items():
-        group = field.annotation
-        if not (isinstance(group, type) and issubclass(group, BaseModel)):
+        found = getattr(field.annotation, "__args__", (field.annotation,))
+        choices = [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not choices:
             raise TypeError(f"config group '{name}' has no schema class")
-        yield name, group
+        yield name, choices
+
+
+def _tag(group: type[BaseModel]) -> str:
+    """Return the value of ``backend`` that chooses *group*."""
+    (value,) = get_args(group.model_fields["backend"].annotation)
+    return str(value)
+
+
+def _merged(schemas: list[Json]) -> Json:
+    """Return one schema that takes what any of *schemas* takes, key by key."""
+    first = schemas[0]
+    for other in schemas[1:]:
+        for key, value in other["properties"].items():
+            mine = first["properties"].setdefault(key, value)
+            if mine != value:
+                first["properties"][key] = {"anyOf": [*_alternatives(mine), value]}
+        if "$defs" in other:
+            first.setdefault("$defs", {}).update(other["$defs"])
+    return first
 
 
 def _schema(group: type[BaseModel]) -> Json:
@@ -98,8 +124,10 @@ class _Sections:
 
     def of(self, path: str, schema: Json, title: str, *, kind: str = "") -> Iterator[str]:
         """Yield the section of *path* and those below it; *kind* is the choice in a union."""
-        depth = "##" if "." not in path else "###"
-        yield f"\n{depth} {path}{f', kind: {kind}' if kind else ''}\n\n{_told(schema)}\n\n"
+        nested = "." in path
+        depth = "###" if nested or kind else "##"
+        told = f", {'kind' if nested else 'backend'}: {kind}" if kind else ""
+        yield f"\n{depth} {path}{told}\n\n{_told(schema)}\n\n"
         below: list[tuple[str, tuple[str, ...]]] = []
         yield "| key | type | default | meaning |\n|---|---|---|---|\n"
         fields = self._classes[title].model_fields

@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator.config.groups import Count, Group
+from orchestrator.config.tensorrt import TensorRTOptions
 
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
-PrecisionName = Literal["fp32", "fp16", "int8"]
+Point = Literal["min", "opt", "max"]
+PrecisionName = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 PortName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.\-]*$")]
-Count = Annotated[int, Field(ge=1)]
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -43,12 +46,6 @@ def _refuse_strange(value: Any, place: str) -> None:
 
 
 Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
-
-
-class Group(BaseModel):
-    """Base of all config groups: immutable, strict, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Dim(Group):
@@ -229,7 +226,10 @@ class Simplifier(Group):
 
 
 class Precision(Group):
-    """The precision asked for; one word, lowered as the target needs it."""
+    """The precision asked for; one word, lowered as the target needs it.
+
+    ``fp32`` is fp32 everywhere: TF32, the default of GPU libraries, is a precision of its own.
+    """
 
     name: PrecisionName
     keep_io: bool = Field(default=True, description="Inputs and outputs keep their declared types.")
@@ -238,11 +238,11 @@ class Precision(Group):
     )
     keep_nodes: list[str] = Field(default_factory=list, description="Node names left in fp32.")
     per_channel: bool = Field(
-        default=True, description="int8: one weight scale per output channel."
+        default=True, description="int8, fp8: one weight scale per output channel."
     )
     op_types: list[str] = Field(
         default_factory=lambda: ["Conv", "ConvTranspose", "MatMul", "Gemm"],
-        description="int8: operator types that are quantized. Add (residuals) helps fusion in "
+        description="int8, fp8: operator types that are quantized. Add (residuals) helps fusion in "
         "TensorRT and costs accuracy: the sums of a transformer have outliers.",
     )
 
@@ -250,21 +250,52 @@ class Precision(Group):
 class Calibration(Group):
     """How int8 ranges are found."""
 
-    method: Literal["minmax", "entropy", "percentile"]
+    method: Literal["minmax", "entropy", "percentile", "tensorrt_entropy", "tensorrt_minmax"] = (
+        Field(
+            description="The first three write Q/DQ pairs into the ONNX model, for any target; the "
+            "others are TensorRT's own calibrators (entropy-2, min-max), TensorRT <= 10."
+        )
+    )
     count: Count = Field(default=128, description="Calibration items.")
     percentile: Annotated[float, Field(gt=50, le=100)] = Field(default=99.99)
     bins: Count = Field(default=2048, description="entropy, percentile: histogram bins.")
 
 
+class Values(Group):
+    """The range of the values of an input that holds sizes, element by element."""
+
+    min: list[int] = Field(min_length=1)
+    opt: list[int] = Field(min_length=1)
+    max: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Values:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ValueError("min, opt and max need the same number of elements")
+        for low, best, high in zip(self.min, self.opt, self.max, strict=True):
+            if not low <= best <= high:
+                raise ValueError(f"needs min <= opt <= max, got {low}, {best}, {high}")
+        return self
+
+
 class Profile(Group):
-    """The optimization profile: narrower ranges than the model declares, per named dimension."""
+    """The optimization profiles: narrower ranges than the model declares, per named dimension."""
 
     name: str = "declared"
     dims: dict[str, Dim] = Field(default_factory=dict)
+    further: list[dict[str, Dim]] = Field(
+        default_factory=list,
+        description="TensorRT: further profiles of the same engine, each narrowing dimensions as "
+        "dims does; inputs run in the profile that they fit best.",
+    )
+    values: dict[PortName, Values] = Field(
+        default_factory=dict,
+        description="TensorRT: for inputs whose values are sizes (shape tensors), their range.",
+    )
 
 
-class Target(Group):
-    """The runtime and hardware an artifact is for."""
+class OnnxRuntimeTarget(Group):
+    """ONNX Runtime on this machine's processor."""
 
     backend: Literal["onnxruntime"]
     device: Literal["cpu"] = "cpu"
@@ -273,11 +304,56 @@ class Target(Group):
     )
 
 
+class TensorRTTarget(TensorRTOptions):
+    """A TensorRT engine for the GPU that the toolchain reaches. Null: TensorRT's default."""
+
+    backend: Literal["tensorrt"]
+    device: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="CUDA device, as the toolchain's process counts them."
+    )
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Plugin libraries, loaded before anything else; their digests are keyed.",
+    )
+    timing_cache: bool = Field(
+        default=True,
+        description="Keep tactic timings per device, TensorRT and CUDA in the store. In no key: it "
+        "makes builds faster.",
+    )
+    reuse: bool = Field(
+        default=False,
+        description="New weights of an unchanged graph: refit an engine that is there instead of "
+        "building one. The engine is then built refittable, which may make it slower.",
+    )
+
+
+Target = Annotated[OnnxRuntimeTarget | TensorRTTarget, Field(discriminator="backend")]
+
+
 class Toolchain(Group):
     """The command that reaches the interpreter which runs the target's actions."""
 
     name: str = "local"
-    command: list[str] | None = Field(default=None, description="None: this interpreter.")
+    command: list[str] | None = Field(
+        default=None,
+        description="TensorRT: the words that lead to a Python >= 3.8, such as "
+        "[/opt/trt/bin/python], [docker, run, -i, --rm, --gpus, all, IMAGE, python3] or "
+        "[ssh, HOST, python3]. Null: this interpreter.",
+    )
+    transport: Literal["auto", "directory", "pipe"] = Field(
+        default="auto",
+        description="How files travel: through the pipe (ssh, docker, podman), or in a directory "
+        "that both sides see under one path.",
+    )
+    installation: str = Field(
+        default="",
+        description="ssh, docker: any text that names what is installed there, such as an image's "
+        "digest; a new one makes the toolchain be asked again.",
+    )
+    max_age_s: Annotated[float, Field(gt=0)] = Field(
+        default=86400.0,
+        description="ssh, docker: it is asked again what it has after this long, in seconds.",
+    )
 
 
 class Tolerance(Group):
@@ -297,11 +373,24 @@ class Compare(Group):
 
     name: str = "default"
     fp32: Tolerance
+    tf32: Tolerance
     fp16: Tolerance
+    bf16: Tolerance
     int8: Tolerance
+    fp8: Tolerance
     min_variation: Annotated[float, Field(ge=0)] = Field(
         default=1e-3,
         description="Least spread of a reference output across inputs / its root mean square.",
+    )
+
+
+class Audit(Group):
+    """What an artifact's precision audit must say. Enters no key."""
+
+    name: str = "default"
+    strict: bool = Field(
+        default=False,
+        description="An undetermined audit (fused regions that show no types) fails the variant.",
     )
 
 
@@ -314,7 +403,22 @@ class Benchmark(Group):
         default=1000.0, description="At least this long."
     )
     min_runs: Count = Field(default=50, description="At least this many inferences.")
-    threads: Count = Field(default=1, description="Intra-op threads of the measured session.")
+    threads: Count = Field(default=1, description="CPU: intra-op threads of the measured session.")
+    cuda_graph: bool = Field(
+        default=True, description="GPU: measure with a CUDA graph too, where one can be captured."
+    )
+    transfers: bool = Field(
+        default=True, description="GPU: measure with transfers to and from the device too."
+    )
+    shapes: list[Point] = Field(
+        default_factory=lambda: list[Point](("opt",)),
+        min_length=1,
+        description="GPU: points of the profiles that are measured; the first gives p50_ms.",
+    )
+    beside: Literal["auto", "none"] = Field(
+        default="auto",
+        description="GPU: measure PyTorch eager and ONNX Runtime CUDA too, where they are there.",
+    )
     fresh: bool = Field(default=False, description="Measure again although a measurement exists.")
 
 
@@ -355,6 +459,7 @@ class Config(Group):
     target: Target
     toolchain: Toolchain
     compare: Compare
+    audit: Audit
     benchmark: Benchmark
     cache: Cache
     executor: Executor

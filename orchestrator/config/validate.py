@@ -16,10 +16,17 @@ from orchestrator.plan.secrets import Secrets
 
 PRIMARY: Final = "orchestrate"
 # pydantic puts the tag of a discriminated union into the location; it is no key of the file.
-_TAGS: Final = frozenset({"generator", "npz", "npy", "images", "callable"})
+_DATA: Final = frozenset({"generator", "npz", "npy", "images", "callable"})
+_BACKENDS: Final = frozenset({"onnxruntime", "tensorrt"})
+#: Key of a union → the key in it that tells its members apart, and that key's values.
+_UNIONS: Final = {
+    "samples": ("kind", _DATA),
+    "calibration": ("kind", _DATA),
+    "data": ("kind", _DATA),
+    "target": ("backend", _BACKENDS),
+}
 # Nor are the branches of a plain union, such as a size or the name of a dimension.
 _BRANCHES: Final = frozenset({"constrained-int", "str"})
-_DATA_KEYS: Final = frozenset({"samples", "calibration", "data"})
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -92,11 +99,14 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         names = _names_at(error["loc"][:-1])
-        if error["loc"][-1] in names and error["loc"][-2] in _TAGS:
+        tag = _tag(error["loc"], len(error["loc"]) - 2)
+        if error["loc"][-1] in names and tag:
             return ConfigError(
-                f"'{error['loc'][-1]}' does not belong to kind={error['loc'][-2]}",
+                f"'{error['loc'][-1]}' does not belong to {tag}={error['loc'][-2]}",
                 where=where,
-                hint=f"another file set it, and Hydra merges the two; ~{key} removes it",
+                hint="leave it out"
+                if "(command line)" in where
+                else f"another file set it, and Hydra merges the two; ~{key} removes it",
             )
         return ConfigError(
             f"unknown key '{key.rpartition('.')[2]}'",
@@ -119,7 +129,8 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
             hint="" if environment_of(cfg, key) else nearest(str(value), options),
         )
     if kind == "union_tag_invalid":
-        return ConfigError(f"expected kind to be one of {context['expected_tags']}", where=where)
+        tag = context["discriminator"].strip("'")
+        return ConfigError(f"expected {tag} to be one of {context['expected_tags']}", where=where)
     if kind == "string_pattern_mismatch" and "model" in error["loc"]:
         return ConfigError(f"expected package.module:name; {shown}", where=where)
     message = error["msg"].removeprefix("Value error, ")
@@ -138,13 +149,21 @@ def _shown(value: Any, variables: list[str]) -> str:
 
 def _key(location: tuple[str | int, ...]) -> str:
     parts: list[str] = []
-    for part in location:
-        if part in _TAGS and parts and parts[-1] in _DATA_KEYS:
+    for at, part in enumerate(location):
+        if _tag(location, at):
             continue
         if part in _BRANCHES and parts and parts[-1].isdecimal():
             continue
         parts.append(str(part))
     return ".".join(parts)
+
+
+def _tag(location: tuple[str | int, ...], at: int) -> str:
+    """Return the key that decides a union, when the part at index *at* is a value of it."""
+    if at < 1:
+        return ""
+    key, values = _UNIONS.get(str(location[at - 1]), ("", frozenset[str]()))
+    return key if location[at] in values else ""
 
 
 def _where(key: str, cfg: DictConfig) -> str:

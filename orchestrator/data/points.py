@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from orchestrator.config.schema import Dim
 from orchestrator.data.ports import Port
@@ -11,6 +11,7 @@ from orchestrator.errors import StageError
 from orchestrator.numerics.batches import Batch
 
 Purpose = Literal["compare", "task", "calibration"]
+POINTS: Final = ("min", "opt", "max")
 
 
 def batch_dim(ports: Sequence[Port]) -> str | None:
@@ -21,20 +22,32 @@ def batch_dim(ports: Sequence[Port]) -> str | None:
 
 
 def compare_batches(
-    dims: Mapping[str, Dim], batch: str | None, group: int, batches: int
+    profiles: Sequence[Mapping[str, Dim]], batch: str | None, group: int, batches: int
 ) -> list[Batch]:
-    """Return one batch at the minimum of all dims, *batches* at the optimum, one at the maximum.
+    """Return batches at the minimum, the optimum and the maximum of each profile.
 
-    A point whose sizes are those of the optimum is not repeated. Successive batches take successive
-    items.
+    There are *batches* at the first optimum, one at the others. Points of the first profile are
+    named ``min``, ``opt`` and ``max``; of the second ``min 2`` and so on. Sizes that were there
+    are not repeated, and those of an optimum are taken there alone. Successive batches take
+    successive items.
     """
-    opt = {name: dim.opt for name, dim in dims.items()}
-    low = {name: dim.min for name, dim in dims.items()}
-    high = {name: dim.max for name, dim in dims.items()}
-    points = [("min", low)] if low != opt else []
-    points += [("opt", opt)] * batches
-    points += [("max", high)] if high != opt else []
-    return _successive([(point, at, at[batch] if batch else group) for point, at in points])
+    optima = [_at(dims, "opt") for dims in profiles]
+    seen: list[dict[str, int]] = []
+    planned: list[tuple[str, dict[str, int], int]] = []
+    for number, dims in enumerate(profiles, 1):
+        for kind in POINTS:
+            at = _at(dims, kind)
+            if at in seen or (kind != "opt" and at in optima):
+                continue
+            seen.append(at)
+            point = kind if number == 1 else f"{kind} {number}"
+            count = batches if point == "opt" else 1
+            planned += [(point, at, at[batch] if batch else group)] * count
+    return _successive(planned)
+
+
+def _at(dims: Mapping[str, Dim], point: str) -> dict[str, int]:
+    return {name: getattr(dim, point) for name, dim in dims.items()}
 
 
 def counted_batches(
@@ -54,7 +67,7 @@ def counted_batches(
     Raises:
         StageError: when *count* is less than the smallest batch.
     """
-    opt = {name: dim.opt for name, dim in dims.items()}
+    opt = _at(dims, "opt")
     size = dims[batch] if batch else Dim(min=group, opt=group, max=group)
     sizes = list(_split(count, size))
     if not sizes:

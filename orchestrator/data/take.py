@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +30,9 @@ def take_samples(ctx: Context) -> Json:
         Port(name=name, dtype=declared["dtype"], shape=tuple(declared["shape"]))
         for name, declared in ctx.params["inputs"].items()
     )
-    dims = {name: Dim.model_validate(sizes) for name, sizes in ctx.params["dims"].items()}
-    _check_dims(ports, dims)
+    profiles = [_dims(sizes) for sizes in (ctx.params["dims"], *ctx.params.get("further", ()))]
+    for dims in profiles:
+        _check_dims(ports, dims)
     request = Request(
         ports=ports,
         batch=batch_dim(ports),
@@ -41,7 +42,7 @@ def take_samples(ctx: Context) -> Json:
         where=KEYS[purpose],
     )
     source = open_source(_data(ctx), request)
-    batches = _plan(ctx, purpose, dims, request, source)
+    batches = _plan(ctx, purpose, profiles, request, source)
     labels: list[Array] = []
     root = ctx.outputs["samples"]
     write_batches(root, _checked(ctx, request, source, batches, labels))
@@ -59,6 +60,10 @@ def _data(ctx: Context) -> Data:
     return checked
 
 
+def _dims(sizes: Mapping[str, Any]) -> dict[str, Dim]:
+    return {name: Dim.model_validate(size) for name, size in sizes.items()}
+
+
 def _check_dims(ports: tuple[Port, ...], dims: Mapping[str, Dim]) -> None:
     for port in ports:
         for size in port.shape:
@@ -72,10 +77,14 @@ def _check_dims(ports: tuple[Port, ...], dims: Mapping[str, Dim]) -> None:
 
 
 def _plan(
-    ctx: Context, purpose: Purpose, dims: Mapping[str, Dim], request: Request, source: Source
+    ctx: Context,
+    purpose: Purpose,
+    profiles: Sequence[Mapping[str, Dim]],
+    request: Request,
+    source: Source,
 ) -> list[Batch]:
     if purpose == "compare":
-        batches = compare_batches(dims, request.batch, source.group, ctx.params["batches"])
+        batches = compare_batches(profiles, request.batch, source.group, ctx.params["batches"])
         wanted = sum(batch.items for batch in batches)
         if source.items is not None and wanted > source.items:
             ctx.log(f"{source.items} items for {wanted} places: items are used more than once")
@@ -90,7 +99,7 @@ def _plan(
             )
         ctx.log(f"calibrating on all {source.items} items; {count} were asked for")
         count = source.items
-    return counted_batches(purpose, dims, request.batch, source.group, count, ctx.log)
+    return counted_batches(purpose, profiles[0], request.batch, source.group, count, ctx.log)
 
 
 def _checked(

@@ -25,6 +25,10 @@ _LOG_END_BYTES: Final = 512 * 1024
 _NEARLY_FULL_BYTES: Final = 1024 * 1024
 
 
+class MismatchError(WorkerLostError):
+    """The worker found another environment than was planned for."""
+
+
 def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]:
     """Return the report of a worker that succeeded.
 
@@ -128,7 +132,11 @@ def _refused(report: Mapping[str, Any], action: Action, directory: Path) -> Orch
         case "exit":
             return StageError(f"{message}, which ends the worker", where=where)
         case "mismatch":
-            return WorkerLostError(message, hint="run the command again; nothing was stored")
+            return MismatchError(
+                message, where=where, hint="run the command again; nothing was stored"
+            )
+        case "lost":
+            return WorkerLostError(message, where=where, hint=hint)
         case _:
             return StageError(message, where=where, hint="the action's log has the traceback")
 

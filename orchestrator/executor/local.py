@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.backends.base import backend
 from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
-from orchestrator.executor.commit import commit, log_text, read_report
-from orchestrator.executor.machine import MachineLock
+from orchestrator.executor.commit import MismatchError, commit, log_text, read_report
+from orchestrator.executor.machine import MachineLock, try_device
 from orchestrator.executor.needs import modules_for
 from orchestrator.executor.outcome import Finished, Listener, Outcome, Status
 from orchestrator.executor.pool import Ended, Pool, Progressed, Started
@@ -27,6 +28,7 @@ from orchestrator.plan.gates import failures
 from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.plan.resolve import Resolved, Resolver, State
 from orchestrator.plan.secrets import Secrets
+from orchestrator.stages.base import Use
 from orchestrator.stages.catalogue import stage as find_stage
 from orchestrator.store.locks import Lock
 from orchestrator.store.results import Result
@@ -42,7 +44,7 @@ _THREADS: Final = (
 class _Running:
     action: Action
     resolved: Resolved
-    lock: Lock
+    locks: list[Lock]
     directory: Path
     begun: float
     exclusive: bool
@@ -110,7 +112,7 @@ class LocalExecutor:
             self._outcome.interrupted = True
         finally:
             for running in self._running.values():
-                running.lock.release()
+                _release(running.locks)
             self._machine.release()
         for action in self._graph.actions.values():
             if action.id not in self._outcome.finished:
@@ -189,14 +191,25 @@ class LocalExecutor:
         if action.id not in self._ready:
             lock.release()
             return
-        self._start(action, self._ready.pop(action.id), lock, exclusive)
+        locks = [lock]
+        if action.device:
+            alone = find_stage(action.stage).device is Use.ALONE
+            device = try_device(action.device, alone=alone)
+            if device is None:
+                lock.release()
+                self._wait_for(action, "the GPU is in use")
+                return
+            locks.append(device)
+        self._start(action, self._ready.pop(action.id), locks, exclusive)
 
     def _wait_for(self, action: Action, reason: str) -> None:
         if action.id not in self._waited:
             self._waited.add(action.id)
             self._listener.waiting(action, reason)
 
-    def _start(self, action: Action, resolved: Resolved, lock: Lock, exclusive: bool) -> None:
+    def _start(
+        self, action: Action, resolved: Resolved, locks: list[Lock], exclusive: bool
+    ) -> None:
         stage = find_stage(action.stage)
         if not self._preloaded:
             self._pool.preload(modules_for(self._pending()))
@@ -216,21 +229,22 @@ class LocalExecutor:
             "base": str(self._base),
             "store": str(self._store.root),
             "threads": _THREADS,
+            "reach": action.reach,
         }
         with explained(self._store.root):
             directory.mkdir()
             (directory / REQUEST).write_text(json.dumps(request))
-        locks = [lock.descriptor, *self._machine.descriptor]
+        held = [*(lock.descriptor for lock in locks), *self._machine.descriptor]
         try:
-            worker = self._pool.submit(directory, modules_for([action]), locks)
+            worker = self._pool.submit(directory, modules_for([action]), held)
         except WorkerLostError as error:
-            lock.release()
+            _release(locks)
             self._settle(action, Finished(status="failed", error=error, key=resolved.key))
             return
         self._running[worker] = _Running(
             action=action,
             resolved=resolved,
-            lock=lock,
+            locks=locks,
             directory=directory,
             begun=time.monotonic(),
             exclusive=exclusive,
@@ -269,7 +283,7 @@ class LocalExecutor:
         running, self._running = list(self._running.values()), {}
         for one in running:
             self._settle(one.action, Finished(status="failed", error=error, key=one.resolved.key))
-            one.lock.release()
+            _release(one.locks)
 
     def _end(self, running: _Running, code: int) -> None:
         action, seconds = running.action, time.monotonic() - running.begun
@@ -294,6 +308,9 @@ class LocalExecutor:
         except StoreError:
             raise
         except OrchestrateError as error:
+            if isinstance(error, MismatchError) and action.reach:
+                runtime = backend(action.params["target"]["backend"])
+                runtime.forget(action.reach, self._store.index)
             log = log_text(running.directory, self._secrets)
             failed = Finished(
                 status="failed", error=error, key=running.resolved.key, log=log, seconds=seconds
@@ -303,7 +320,7 @@ class LocalExecutor:
             self._built.add(result.key)
             self._settle(action, Finished(status="ran", result=result, seconds=seconds))
         finally:
-            running.lock.release()
+            _release(running.locks)
             shutil.rmtree(running.directory, ignore_errors=True)
 
     def _settle(self, action: Action, finished: Finished) -> None:
@@ -357,3 +374,8 @@ class LocalExecutor:
             return WorkerLostError("interrupted", where=action.stage)
         names = [one.name for one in self._wanted[action.id]]
         return StageError(f"not needed any more: {', '.join(names)} failed", where=action.stage)
+
+
+def _release(locks: Iterable[Lock]) -> None:
+    for lock in locks:
+        lock.release()

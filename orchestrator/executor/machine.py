@@ -1,8 +1,9 @@
-"""The machine-wide lock: ordinary actions share it, a benchmark holds it alone."""
+"""Machine-wide locks: of the machine, which a benchmark holds alone, and one for each GPU."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,17 @@ class MachineLock:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def try_device(device: str, *, alone: bool) -> Lock | None:
+    """Take the lock of a GPU, machine-wide; None while somebody's use of it forbids.
+
+    Args:
+        device: Its UUID.
+        alone: Builds and measurements hold it alone, runs share it.
+    """
+    name = re.sub(r"[^\w-]", "_", device)
+    return try_lock(_private_directory() / f"gpu-{name}.lock", shared=not alone)
 
 
 def _private_directory() -> Path:

@@ -105,7 +105,7 @@ class Server:
             _redirect(os.path.join(request["directory"], LOG_NAME))  # noqa: PTH118  # cheap in the child
             from orchestrator.executor import worker
 
-            code = worker.main(request["directory"], descriptors[0])
+            code = worker.main(request["directory"], descriptors[0], descriptors[1:])
         except OSError as exc:
             code = os.EX_IOERR if exc.errno in _FULL else code
             traceback.print_exc()

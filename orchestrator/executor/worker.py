@@ -14,18 +14,19 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.backends.onnxruntime.installed import cpu_target
-from orchestrator.errors import OrchestrateError
+from orchestrator.errors import OrchestrateError, WorkerLostError
 from orchestrator.executor.observe import ChangedError, Recorder
 from orchestrator.plan.observed import Observer
 from orchestrator.plan.tools import versions
 from orchestrator.stages.base import Context, Scope, Stage, execute
 from orchestrator.stages.catalogue import stage as find_stage
 from orchestrator.store.index import Index, identity
+from orchestrator.store.store import SHARED
 
 REQUEST: Final = "request.json"
 RESULT: Final = "result.json"
@@ -34,13 +35,19 @@ DISK_FULL: Final = os.EX_IOERR
 _PROGRESS_INTERVAL_S: Final = 0.1
 
 
-def main(directory: str, events: int) -> int:
-    """Run the request in *directory*; return the process's exit code."""
+def main(directory: str, events: int, locks: Sequence[int] = ()) -> int:
+    """Run the request in *directory*; return the process's exit code.
+
+    Args:
+        directory: Where the request is and the result will be.
+        events: Descriptor that progress is written to.
+        locks: Descriptors of the action's locks, which live as long as this process.
+    """
     root = Path(directory)
     request = json.loads((root / REQUEST).read_bytes())
     begun = time.perf_counter()
     try:
-        result = _run(root, request, events, time.time_ns())
+        result = _run(root, request, events, locks, time.time_ns())
     except ChangedError as exc:
         result = _failure("mismatch", str(exc))
     except SystemExit as exc:
@@ -48,8 +55,7 @@ def main(directory: str, events: int) -> int:
     except OrchestrateError as exc:
         if exc.__cause__ is not None:
             _print_traceback(exc.__cause__)
-        kind = "memory" if isinstance(exc.__cause__, MemoryError) else "stage"
-        result = _failure(kind, exc.message, where=exc.where, hint=exc.hint)
+        result = _failure(_kind(exc), exc.message, where=exc.where, hint=exc.hint)
     except MemoryError:
         result = _failure("memory", "not enough memory")
     except OSError as exc:
@@ -70,10 +76,13 @@ def main(directory: str, events: int) -> int:
     return 0
 
 
-def _run(root: Path, request: dict[str, Any], events: int, begun_ns: int) -> dict[str, Any]:
+def _run(
+    root: Path, request: dict[str, Any], events: int, locks: Sequence[int], begun_ns: int
+) -> dict[str, Any]:
     stage = find_stage(request["stage"])
     believed = request["tools"], request["machine"]
-    seen = versions(tuple(stage_tools(stage, request["params"]))), _machine(stage)
+    params = request["params"]
+    seen = versions(tuple(stage_tools(stage, params))), _machine(stage, params)
     if seen != believed:
         return {"kind": "mismatch", "ok": False, "message": _difference(believed, seen)}
     files = {name: Path(path) for name, path in request["files"].items()}
@@ -93,7 +102,7 @@ def _run(root: Path, request: dict[str, Any], events: int, begun_ns: int) -> dic
         begun_ns=begun_ns,
     )
     context = Context(
-        params=request["params"],
+        params=params,
         inputs={name: Path(path) for name, path in request["inputs"].items()},
         outputs=outputs,
         scratch=scratch,
@@ -102,6 +111,9 @@ def _run(root: Path, request: dict[str, Any], events: int, begun_ns: int) -> dic
         progress=_Progress(events),
         log=_log,
         threads=request["threads"],
+        reach=request["reach"],
+        locks=locks,
+        shared=Path(request["store"]) / SHARED,
     )
     values = execute(stage, context)
     _check_identities(files, request["identities"])
@@ -132,13 +144,23 @@ def _log(text: str) -> None:
         print(text, flush=True)
 
 
+def _kind(exc: OrchestrateError) -> str:
+    """Return what became of the action: ``stage`` would come again, the others may not."""
+    if isinstance(exc, WorkerLostError):
+        return "lost"
+    kind = str(getattr(exc, "kind", ""))  # of a toolchain's refusal
+    if kind in ("mismatch", "device", "memory"):
+        return kind if kind == "mismatch" else "lost"
+    return "memory" if isinstance(exc.__cause__, MemoryError) else "stage"
+
+
 def _print_traceback(exc: BaseException) -> None:
     with contextlib.suppress(OSError):
         traceback.print_exception(exc)
 
 
-def _machine(stage: Stage) -> Any:
-    return cpu_target() if stage.scope is Scope.CPU else None
+def _machine(stage: Stage, params: Mapping[str, Any]) -> Any:
+    return cpu_target() if stage.scope_for(params) is Scope.CPU else None
 
 
 class _Progress:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import StageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -28,7 +30,8 @@ class Batch:
 
     Attributes:
         file: File name in the directory.
-        point: ``min``, ``opt`` or ``max`` of the profile, or ``task`` / ``calibration``.
+        point: ``min``, ``opt`` or ``max`` of the profile, ``min 2`` … of a second one, or ``task``
+            or ``calibration``.
         dims: Size of each named dynamic dimension.
         offset: Index of the batch's first item in the data source.
         items: Items in the batch (size of axis 0 where that is the batch, otherwise 1).
@@ -67,6 +70,18 @@ def write_batches(
 def read_index(root: Path) -> list[Batch]:
     """Return the batches of *root* in order, without their arrays."""
     return [Batch(**entry) for entry in json.loads((root / INDEX).read_text())["batches"]]
+
+
+def measured_batch(root: Path) -> Batch:
+    """Return the first ``opt`` batch of *root*, or the first of all where there is none.
+
+    Raises:
+        StageError: there are no batches.
+    """
+    batches = read_index(root)
+    if not batches:
+        raise StageError("there are no sample batches to run on", where="model.samples")
+    return next((batch for batch in batches if batch.point == "opt"), batches[0])
 
 
 def read_batch(root: Path, batch: Batch) -> dict[str, np.ndarray[Any, Any]]:

@@ -51,7 +51,7 @@ class Calibration:
 def activation_thresholds(
     model: onnx.ModelProto, tensors: Sequence[str], batches: Batches, how: Calibration
 ) -> dict[str, float]:
-    """Return for each of *tensors* the magnitude that becomes the largest int8 number.
+    """Return for each of *tensors* the magnitude that becomes the largest quantized number.
 
     Args:
         model: An annotated fp32 model; not changed.
@@ -204,7 +204,7 @@ def _largest(stream: Iterable[dict[str, Array]], tensors: Sequence[str]) -> dict
                 raise StageError(
                     f"'{name}' holds NaN or infinity on calibration data",
                     where="model.calibration",
-                    hint="check the fp32 variant first: int8 has no such values",
+                    hint="check the fp32 variant first: a scale needs finite values",
                 )
             largest[name] = max(largest[name], found)
     if empty:

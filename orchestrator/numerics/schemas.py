@@ -31,6 +31,33 @@ def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
+def check_opset(model: onnx.ModelProto, least: int, precision: str, before: str) -> None:
+    """Check that *model* has at least opset *least* of the standard operators.
+
+    An older model is refused and not converted here: ``onnx.version_converter`` (1.23) has no
+    adapter for some operators, drops a model's functions without a word and keeps its IR version,
+    and the opset that is asked for decides which TensorRT reads the file.
+
+    Args:
+        model: The model.
+        least: The opset needed.
+        precision: The precision that needs it, for the message.
+        before: What is missing below it, for the message: "…: before it, {before}".
+
+    Raises:
+        StageError: naming ``exporter.opset``.
+    """
+    opset = opset_versions(model).get("", 0)
+    if opset < least:
+        raise StageError(
+            f"{precision} needs opset {least} or newer, this model has {opset}: before it, "
+            f"{before}",
+            where="exporter.opset",
+            hint=f"set exporter.opset={least}; a file of your own (model.onnx): convert it, for "
+            "example with onnx.version_converter",
+        )
+
+
 def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> OpSchema | None:
     """Return the schema of *node* at the model's opset, or None for a custom operator."""
     domain = "" if node.domain == "ai.onnx" else node.domain

@@ -6,43 +6,56 @@
        │                     │              │               │
     reference ────────────  run  ───────── run ─────────── run   → judge, judge, judge
 
-Every artifact is held against the PyTorch model, never against its own predecessor.
+Every artifact is held against the PyTorch model, never against its own predecessor. How the
+precision is lowered, and what is built, the target's backend says (:class:`Way`). An engine whose
+weights are refitted is built for the graph's skeleton, whatever the weights, and then refitted::
+
+    lower ─ skeleton ─ build ─ refit ─ audit ─ benchmark
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from orchestrator.backends.base import Site, backend
+from orchestrator.backends.beside import available
 from orchestrator.config.schema import ArrayData, Config, Data, ImageData
 from orchestrator.errors import ConfigError
 from orchestrator.plan.graph import File, Gate, Graph, Ref, Step, Variant
-from orchestrator.plan.inputs import Files, checkpoint_params, dims_of
+from orchestrator.plan.inputs import Files, checkpoint_params, dims_of, profiles_of
 
 PLAIN_RUN = {"backend": "onnxruntime", "device": "cpu", "optimization_level": "none"}
+#: Fields of the benchmark's protocol that mean nothing on a processor.
+_FOR_GPUS = ("cuda_graph", "transfers", "shapes", "beside")
 
 
-def add_variant(graph: Graph, variant: Variant, files: Files) -> None:
+def add_variant(graph: Graph, variant: Variant, site: Site) -> None:
     """Add the actions of *variant* to *graph* and its chain to *variant*.
 
     Raises:
-        ConfigError: a declared file is missing, or the profile contradicts the model.
+        ConfigError: a declared file is missing, the profile contradicts the model, or the target
+            cannot serve what was asked.
+        PlanError: the target cannot be reached.
     """
-    _Chain(graph, variant, files).build()
+    _Chain(graph, variant, site).build()
     graph.variants.append(variant)
 
 
 class _Chain:
-    def __init__(self, graph: Graph, variant: Variant, files: Files) -> None:
+    def __init__(self, graph: Graph, variant: Variant, site: Site) -> None:
         self.graph = graph
         self.variant = variant
         self.config: Config = variant.config
-        self.files = files
-        self.dims = dims_of(self.config.model, self.config.profile)
+        self.files: Files = site.files
+        self.dims, *self.further = profiles_of(self.config.model, self.config.profile)
         self.inputs = {
             name: entry.model_dump(mode="json") for name, entry in self.config.model.inputs.items()
         }
-        self.target = self.config.target.model_dump(mode="json")
+        self.way = backend(self.config.target.backend).way(self.config, site)
+        variant.artifact = self.way.artifact
+        variant.command = self.way.command
+        variant.notes += self.way.notes
 
     def build(self) -> None:
         config, precision = self.config, self.config.precision.name
@@ -55,22 +68,92 @@ class _Chain:
         lowered = self._lower(onnx)
         if lowered != onnx:
             self.variant.artifacts["lowered"] = lowered
-            self._held_against(reference, "lowered", lowered, samples, PLAIN_RUN, precision)
-        session = self._add("build", "build", {"target": self.target}, {"onnx": lowered}, "session")
-        self.variant.artifacts["session"] = session
+            plain = {**PLAIN_RUN, "widen_bf16": True} if self.way.form == "bf16" else PLAIN_RUN
+            self._held_against(reference, "lowered", lowered, samples, plain, precision)
+        built = self._build(lowered)
+        name = self.way.artifact
+        self.variant.artifacts[name] = built
         # As it will be served: what is verified is what is measured.
-        self._held_against(reference, "session", session, samples, self.target, precision)
-        self._score(source, session, precision)
-        self._audit(session, samples)
+        self._held_against(reference, name, built, samples, self.way.run, precision)
+        self._score(source, built, precision)
+        self._audit(built, lowered, samples)
         self.variant.artifacts["samples"] = samples
         self.variant.artifacts["reference"] = reference
         if config.benchmark.enabled:
             protocol = config.benchmark.model_dump(mode="json", exclude={"enabled", "fresh"})
-            params = {"target": self.target, "benchmark": protocol}
-            inputs = {"model": session, "samples": samples}
-            measured = self._add("benchmark", "benchmark", params, inputs)
+            target = {**self.way.run, "uuid": self.way.device} if self.way.device else self.way.run
+            params = {"target": target, "benchmark": self._measured(protocol)}
+            inputs = {"model": built, "samples": samples}
+            measured = [self._add("benchmark", "benchmark", params, inputs)]
+            if self.way.device and config.benchmark.beside == "auto":
+                measured += self._beside(onnx, lowered, samples, protocol)
             if config.benchmark.fresh:
-                self.graph.fresh.add(measured.action)
+                self.graph.fresh.update(ref.action for ref in measured)
+
+    def _beside(self, onnx: Ref, lowered: Ref, samples: Ref, protocol: dict[str, Any]) -> list[Ref]:
+        """Add measurements of what else runs the model on that GPU, where it is installed here."""
+        precision = self.config.precision.name
+        half = precision if precision in ("fp16", "bf16") else "fp16"
+        common = {
+            "device": "cuda",
+            "uuid": self.way.device,
+            "benchmark": self._measured(protocol),
+        }
+        found = []
+        if self.config.model.onnx is None and available("torch"):
+            same = precision if precision in ("fp32", "tf32") else half
+            found.append(
+                self._add(
+                    "beside torch",
+                    "beside",
+                    {"engine": "torch", "precision": same, **common, **self._module_params()},
+                    {"samples": samples, "onnx": onnx},
+                    files=self._module_files(),
+                    device=self.way.device,
+                )
+            )
+        if available("onnxruntime"):
+            typed = self.way.form in ("fp16", "bf16")
+            same = half if typed else "fp32" if precision == "fp32" else "tf32"
+            found.append(
+                self._add(
+                    "beside onnxruntime",
+                    "beside",
+                    {"engine": "onnxruntime", "precision": same, **common},
+                    {"samples": samples, "onnx": lowered if typed else onnx},
+                    device=self.way.device,
+                )
+            )
+        return found
+
+    def _measured(self, protocol: dict[str, Any]) -> dict[str, Any]:
+        """Return what of the protocol the target uses; the rest changes nothing."""
+        unused = ("threads", "beside") if self.way.device else _FOR_GPUS
+        return {name: value for name, value in protocol.items() if name not in unused}
+
+    def _build(self, lowered: Ref) -> Ref:
+        params = {"target": self.way.build}
+        inputs = {"onnx": lowered}
+        unkeyed = set()
+        if self.way.calibrated:
+            inputs["samples"] = self._calibration_data()
+        if self.way.device and (provenance := self.variant.artifacts.get("provenance")):
+            inputs["provenance"] = provenance  # for messages: which module a node came from
+            unkeyed.add("provenance")
+        if not self.way.refit:
+            return self._add("build", "build", params, inputs, "session", unkeyed=unkeyed)
+        skeleton = self._add("skeleton", "skeleton", {}, {"onnx": lowered}, "skeleton")
+        base = self._add(
+            "build",
+            "build",
+            params,
+            {**inputs, "skeleton": skeleton},
+            "session",
+            unkeyed={*unkeyed, "onnx"},
+        )
+        return self._add(
+            "refit", "refit", params, {**inputs, "base": base}, "session", unkeyed=unkeyed
+        )
 
     def _samples(self, role: str, purpose: str, data: Data, where: str, count: int = 0) -> Ref:
         fields = data.model_dump(mode="json")
@@ -93,18 +176,20 @@ class _Chain:
             "batches": self.config.model.batches if purpose == "compare" else 0,
             "count": count,
         }
+        if purpose == "compare" and self.further:
+            params["further"] = self.further
         return self._add(role, "samples", params, {}, "samples", files=declared)
 
     def _traced(self, samples: Ref) -> Ref:
         """What the export is traced on: of declared shapes, so a profile needs no new export."""
         declared = dims_of(self.config.model)
-        if self.config.model.onnx is not None or declared == self.dims:
+        if self.config.model.onnx is not None or [declared] == [self.dims, *self.further]:
             return samples
-        narrowed, self.dims = self.dims, declared
+        narrowed, self.dims, self.further = (self.dims, self.further), declared, []
         traced = self._samples(
             "trace samples", "compare", self.config.model.samples, "model.samples"
         )
-        self.dims = narrowed
+        self.dims, self.further = narrowed
         return traced
 
     def _array_files(self, data: ArrayData, where: str) -> dict[str, File]:
@@ -194,30 +279,35 @@ class _Chain:
         return self._add("canonicalize", "canonicalize", {}, {"onnx": onnx}, "onnx")
 
     def _lower(self, onnx: Ref) -> Ref:
+        """The model in the form that the target wants for the precision."""
         precision = self.config.precision.model_dump(mode="json")
-        match self.config.precision.name:
+        match self.way.form:
             case "fp32":
                 return onnx
-            case "fp16":
+            case "fp16" | "bf16":
                 for unused in ("per_channel", "op_types"):
                     precision.pop(unused)
                 return self._add("cast", "cast", {"precision": precision}, {"onnx": onnx}, "onnx")
-            case "int8":
-                model, calibration = self.config.model, self.config.calibration
-                data = self._samples(
-                    "calibration data",
-                    "calibration",
-                    model.calibration or model.samples,
-                    "model.calibration" if model.calibration else "model.samples",
-                    calibration.count,
-                )
-                params = {"precision": precision, "calibration": calibration_params(calibration)}
-                inputs = {"onnx": onnx, "samples": data}
+            case "int8 qdq" | "fp8 qdq":
+                calibration = calibration_params(self.config.calibration)
+                params = {"precision": precision, "calibration": calibration}
+                inputs = {"onnx": onnx, "samples": self._calibration_data()}
                 return self._add("quantize", "quantize", params, inputs, "onnx")
+
+    def _calibration_data(self) -> Ref:
+        model = self.config.model
+        return self._samples(
+            "calibration data",
+            "calibration",
+            model.calibration or model.samples,
+            "model.calibration" if model.calibration else "model.samples",
+            self.config.calibration.count,
+        )
 
     def _run(self, role: str, model: Ref, samples: Ref, target: Mapping[str, Any]) -> Ref:
         params = {"target": dict(target), "outputs": self.config.model.outputs}
-        return self._add(role, "run", params, {"model": model, "samples": samples}, "outputs")
+        inputs = {"model": model, "samples": samples}
+        return self._add(role, "run", params, inputs, "outputs")
 
     def _held_against(
         self,
@@ -237,7 +327,7 @@ class _Chain:
         )
         self._gate(name, "judge", judged, precision)
 
-    def _score(self, source: Ref, session: Ref, precision: str) -> None:
+    def _score(self, source: Ref, built: Ref, precision: str) -> None:
         task = self.config.model.task
         if task is None:
             return
@@ -246,18 +336,21 @@ class _Chain:
         samples = self._samples("task data", "task", data, where, task.count)
         inputs = {
             "reference": self._reference("reference task", samples, source),
-            "outputs": self._run("run task", session, samples, self.target),
+            "outputs": self._run("run task", built, samples, self.way.run),
             "samples": samples,
         }
         params = {"metric": task.metric, "output": task.output or self.config.model.outputs[0]}
         self._gate("task", "score", self._add("score", "score", params, inputs), precision)
 
-    def _audit(self, session: Ref, samples: Ref) -> None:
+    def _audit(self, built: Ref, lowered: Ref, samples: Ref) -> None:
         precision = self.config.precision
         fields = {"name", "keep_op_types", "keep_nodes", "op_types"}
         claim = precision.model_dump(mode="json", include=fields)
-        params = {"target": self.target, "precision": claim}
-        audited = self._add("audit", "audit", params, {"model": session, "samples": samples})
+        params = {"target": self.way.run, "precision": claim}
+        inputs = {"model": built, "samples": samples}
+        if self.way.device:
+            inputs["onnx"] = lowered
+        audited = self._add("audit", "audit", params, inputs)
         self._gate("audit", "audit", audited, precision.name)
 
     def _gate(self, name: str, check: Any, judged: Ref, precision: str) -> None:
@@ -274,9 +367,25 @@ class _Chain:
         output: str = "",
         *,
         files: Mapping[str, File] | None = None,
+        unkeyed: Collection[str] = (),
+        device: str = "",
     ) -> Ref:
-        salt = self.config.cache.salt
-        action = self.graph.add(stage, params, inputs=inputs, files=files, salt=salt)
+        runtime = params.get("target", {}).get("backend")
+        reached = runtime == self.way.run["backend"]
+        if reached:
+            files = {**(files or {}), **self.way.files}
+        if runtime is not None:
+            params = {**params, "backend_version": backend(runtime).versions[stage]}
+        action = self.graph.add(
+            stage,
+            params,
+            inputs=inputs,
+            files=files,
+            salt=self.config.cache.salt,
+            unkeyed=frozenset(unkeyed),
+            reach=self.way.reach if reached else None,
+            device=self.way.device if reached else device,
+        )
         self.variant.steps.append(
             Step(role=role, stage=stage, action=action, gates=len(self.variant.gates))
         )

@@ -28,8 +28,11 @@ def failures(gate: Gate, config: Config, result: Result) -> list[StageError]:
         case "score":
             found = score_verdict(result.values, tolerance, precision=gate.precision)
         case "audit":
-            refuted = result.values["verdict"] == "refuted"
-            found = [result.values["reason"]] if refuted else []
+            verdict = result.values["verdict"]
+            wrong = verdict == "refuted" or (config.audit.strict and verdict != "proved")
+            text = result.values["reason"]
+            said = text if verdict == "refuted" else f"{verdict}, and audit.strict is on: {text}"
+            found = [said] if wrong else []
         case _:
             assert_never(gate.check)
     return [StageError(text, where=where) for text in found]

@@ -36,7 +36,13 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """A stage with parameters and inputs. Variants that need the same action share its ``id``."""
+    """A stage with parameters and inputs. Variants that need the same action share its ``id``.
+
+    Attributes:
+        unkeyed: Names of inputs that the worker is given but that are in no key.
+        reach: How the target is reached, for the worker; in no key.
+        device: What builds and measurements must have for themselves, such as a GPU's UUID.
+    """
 
     id: str
     stage: str
@@ -44,6 +50,9 @@ class Action:
     inputs: Mapping[str, Ref]
     files: Mapping[str, File]
     salt: str = ""
+    unkeyed: frozenset[str] = frozenset()
+    reach: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,8 @@ class Gate:
     """A judgement that a variant must pass before anything behind it runs for this variant.
 
     Attributes:
-        name: What is judged, for people: ``onnx``, ``lowered``, ``session``, ``task``, ``audit``.
+        name: What is judged, for people: ``onnx``, ``lowered``, ``session`` or ``engine``,
+            ``task``, ``audit``.
         check: The kind of verdict.
         action: The action whose values are judged.
         precision: Whose tolerance applies.
@@ -75,7 +85,13 @@ class Step:
 
 @dataclass(kw_only=True)
 class Variant:
-    """One variant: its configuration and its chain in order."""
+    """One variant: its configuration and its chain in order.
+
+    Attributes:
+        artifact: The name of what is built in the end: ``session`` or ``engine``.
+        command: The equivalent command of the vendor's own tool; '' for none.
+        notes: Sentences about what was planned otherwise than asked.
+    """
 
     index: int
     name: str
@@ -84,6 +100,9 @@ class Variant:
     steps: list[Step] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     artifacts: dict[str, Ref] = field(default_factory=dict)
+    artifact: str = "session"
+    command: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -105,8 +124,14 @@ class Graph:
         inputs: Mapping[str, Ref] | None = None,
         files: Mapping[str, File] | None = None,
         salt: str = "",
+        unkeyed: frozenset[str] = frozenset(),
+        reach: Mapping[str, Any] | None = None,
+        device: str = "",
     ) -> str:
-        """Add an action, or find the equal one that is there; return its id."""
+        """Add an action, or find the equal one that is there; return its id.
+
+        How a target is reached does not tell actions apart: either way leads to the same.
+        """
         inputs, files = inputs or {}, files or {}
         identity = digests.of_json(
             "planned action",
@@ -120,7 +145,15 @@ class Graph:
         )
         if identity not in self.actions:
             self.actions[identity] = Action(
-                id=identity, stage=stage, params=params, inputs=inputs, files=files, salt=salt
+                id=identity,
+                stage=stage,
+                params=params,
+                inputs=inputs,
+                files=files,
+                salt=salt,
+                unkeyed=unkeyed,
+                reach=reach or {},
+                device=device,
             )
         return identity
 

@@ -1,11 +1,11 @@
-"""What a configuration points at: files with their digests, and the effective shape ranges."""
+"""What a configuration points at: files with their digests, and its profiles' shape ranges."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.schema import Model, Profile
+from orchestrator.config.schema import Dim, Model, Profile
 from orchestrator.errors import ConfigError, nearest
 from orchestrator.locations import resolve
 from orchestrator.plan.graph import File
@@ -51,19 +51,46 @@ def _names_beside(path: Path) -> list[str]:
 
 
 def dims_of(model: Model, profile: Profile | None = None) -> dict[str, dict[str, int]]:
-    """Return min, opt and max of each named dimension: the model's, narrowed by the profile.
+    """Return min, opt and max of each named dimension: the model's, or the first profile's.
 
     Raises:
-        ConfigError: an unknown dimension, or a range outside the declared one.
+        ConfigError: as :func:`profiles_of`.
+    """
+    return profiles_of(model, profile or Profile())[0]
+
+
+def profiles_of(model: Model, profile: Profile) -> list[dict[str, dict[str, int]]]:
+    """Return each profile's {dimension: {"min", "opt", "max"}}: the model's, narrowed by it.
+
+    The first is that of ``profile.dims``, then follow those of ``profile.further``. Every dimension
+    is in each of them; a model without any has one profile, which is empty.
+
+    Raises:
+        ConfigError: a dimension is unknown or undeclared, a range leaves the declared one, or a
+            profile is the same as an earlier one.
     """
     _check_names(model)
-    narrowed = profile.dims if profile is not None else {}
+    keys = ["profile.dims", *(f"profile.further.{n}" for n in range(len(profile.further)))]
+    found: list[dict[str, dict[str, int]]] = []
+    for key, narrowed in zip(keys, [profile.dims, *profile.further], strict=True):
+        dims = _narrowed(model, narrowed, key)
+        if dims in found:
+            raise ConfigError(
+                f"it has the same ranges as {keys[found.index(dims)]}: nothing would run in it",
+                where=key,
+                hint="give it other ranges, or remove it",
+            )
+        found.append(dims)
+    return found
+
+
+def _narrowed(model: Model, narrowed: dict[str, Dim], key: str) -> dict[str, dict[str, int]]:
     for name, dim in narrowed.items():
         declared = model.dims.get(name)
         if declared is None:
             raise ConfigError(
                 f"the model '{model.name}' has no dimension '{name}'",
-                where=f"profile.dims.{name}",
+                where=f"{key}.{name}",
                 hint=nearest(name, model.dims)
                 or f"declared dimensions: {', '.join(model.dims) or 'none'}",
             )
@@ -71,7 +98,7 @@ def dims_of(model: Model, profile: Profile | None = None) -> dict[str, dict[str,
             raise ConfigError(
                 f"{dim.min}..{dim.max} is outside the model's declared range "
                 f"{declared.min}..{declared.max}",
-                where=f"profile.dims.{name}",
+                where=f"{key}.{name}",
                 hint=f"stay within it, or widen model.dims.{name}",
             )
     merged = {**model.dims, **narrowed}

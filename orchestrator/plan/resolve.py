@@ -113,11 +113,13 @@ class Resolver:
             "version": stage.version,
             "params": self._secrets.hide(action.params),
             "inputs": {
-                name: results[ref.action].outputs[ref.output] for name, ref in action.inputs.items()
+                name: results[ref.action].outputs[ref.output]
+                for name, ref in action.inputs.items()
+                if name not in action.unkeyed
             },
             "files": {name: file.digest for name, file in action.files.items()},
             "tools": self._tools((*tools, "python") if stage.user_code else tools),
-            "machine": self._cpu() if stage.scope is Scope.CPU else None,
+            "machine": self._cpu() if stage.scope_for(action.params) is Scope.CPU else None,
             "salt": action.salt,
         }
 

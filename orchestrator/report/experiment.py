@@ -14,6 +14,7 @@ from orchestrator.executor.server import LOG_NAME
 from orchestrator.plan.graph import Variant
 from orchestrator.plan.secrets import Secrets
 from orchestrator.report.directories import link_artifacts, save_hydra, write_logs
+from orchestrator.report.evidence import evidence
 from orchestrator.report.manifest import build_manifest, write_manifest
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.store.collection import pin
@@ -31,6 +32,8 @@ class VariantResult:
         directory: Its experiment directory.
         summary: Its row in the table.
         failures: Why it failed.
+        notes: What a reader should know besides: see :attr:`Variant.notes`, and evidence for a
+            precision that the audit could not determine.
         manifest: The content of its ``manifest.json``.
     """
 
@@ -40,6 +43,7 @@ class VariantResult:
     directory: Path
     summary: Summary
     failures: Sequence[OrchestrateError]
+    notes: Sequence[str]
     manifest: dict[str, Any]
 
 
@@ -47,6 +51,7 @@ class VariantResult:
 class Run:
     """What all variants of one run share; *started* is a Unix time."""
 
+    variants: Sequence[Variant]
     outcome: Outcome
     store: Store
     secrets: Secrets
@@ -67,6 +72,8 @@ def write_experiment(
     """
     artifacts = _artifacts(variant, run.outcome)
     summary = _summary(run, variant, artifacts)
+    doubt = evidence(variant, run.variants, lambda one: _values(run, one))
+    notes = [*variant.notes, *([doubt] if doubt else [])]
     with explained(directory):
         pin(run.store, directory, artifacts.values())
         saved = save_hydra(directory, composed.config, variant.overrides)
@@ -75,6 +82,7 @@ def write_experiment(
                 variant, run.outcome, summary, statuses, artifacts, run.secrets, run.started
             ),
             "hydra": saved.name,
+            "notes": run.secrets.hide(notes),
         }
         link_artifacts(
             directory, {name: run.store.trees.path(digest) for name, digest in artifacts.items()}
@@ -88,6 +96,7 @@ def write_experiment(
         directory=directory,
         summary=summary,
         failures=list(run.outcome.failures.get(variant.index, [])),
+        notes=manifest["notes"],
         manifest=manifest,
     )
 
@@ -109,15 +118,21 @@ def _summary(run: Run, variant: Variant, artifacts: Mapping[str, str]) -> Summar
     results = {step.role: run.outcome.finished[step.action].result for step in variant.steps}
     complete = all(result is not None for result in results.values())
     failed = bool(run.outcome.failures.get(variant.index))
-    session = artifacts.get("session")
+    built = artifacts.get(variant.artifact)
     return summarize(
         variant.name,
         passed=complete and not failed,
         interrupted=not complete and not failed,
-        values={role: result.values for role, result in results.items() if result},
-        size=run.store.trees.size(session) if session else None,
+        values=_values(run, variant),
+        size=run.store.trees.size(built) if built else None,
         metric=variant.config.model.task.metric if variant.config.model.task else None,
     )
+
+
+def _values(run: Run, variant: Variant) -> dict[str, Mapping[str, Any]]:
+    """Return the values of each step that has a result, by role."""
+    results = {step.role: run.outcome.finished[step.action].result for step in variant.steps}
+    return {role: result.values for role, result in results.items() if result}
 
 
 def _logs(run: Run, variant: Variant) -> dict[str, str]:

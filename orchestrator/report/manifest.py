@@ -59,6 +59,7 @@ def build_manifest(
         ],
         "summary": asdict(summary),
         "artifacts": dict(artifacts),
+        "command": variant.command or None,
         "config": variant.config.model_dump(mode="json"),
     }
     hidden: dict[str, Any] = secrets.hide(content)

@@ -33,6 +33,8 @@ class Planner:
         self._rebuild = stages_named(rebuild)
         self.entries: list[dict[str, Any]] = []
         self.variants: list[str] = []
+        self.commands: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = {}
 
     def run(self, batch: Batch) -> list[VariantReturn]:
         """Plan one batch."""
@@ -44,12 +46,23 @@ class Planner:
                     results[action.id] = resolved.result
                 entry = _entry(plan.graph, action.id, resolved, plan.store)
                 self.entries.append(plan.secrets.hide(entry))
-            self.variants += [variant.name for variant in plan.graph.variants]
+            for variant in plan.graph.variants:
+                self.variants.append(variant.name)
+                if variant.command:
+                    self.commands[variant.name] = plan.secrets.hide_text(variant.command)
+                if variant.notes:
+                    self.notes[variant.name] = plan.secrets.hide(variant.notes)
         return [VariantReturn(passed=True) for _ in batch.variants]
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as JSON."""
-        return {"schema": 1, "variants": self.variants, "actions": self.entries}
+        return {
+            "schema": 1,
+            "variants": self.variants,
+            "actions": self.entries,
+            "commands": self.commands,
+            "notes": self.notes,
+        }
 
 
 def print_plan(console: Console, planner: Planner) -> None:
@@ -70,6 +83,15 @@ def print_plan(console: Console, planner: Planner) -> None:
     total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     number = len(planner.variants)
     console.print(f"\n{number} variant{'s' * (number != 1)}: {total}", highlight=False)
+    for name, notes in planner.notes.items():
+        for note in notes:
+            console.print(f"[yellow]note[/] {escape(name)}: {escape(note)}", highlight=False)
+    if planner.commands:
+        console.print("\nThe same engines by trtexec, from the verified ONNX files:")
+    for name, command in planner.commands.items():
+        # One line each, whatever the terminal's width: it is there to be copied.
+        console.print(f"[dim]# {escape(name)}[/]", highlight=False)
+        console.print(escape(command), highlight=False, soft_wrap=True)
 
 
 def _entry(graph: Graph, identity: str, resolved: Resolved, store: Store) -> dict[str, Any]:

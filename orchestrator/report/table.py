@@ -22,11 +22,16 @@ def headings(summaries: Sequence[Summary]) -> tuple[str, ...]:
     """Return the column headings; a task metric that all variants share heads its column."""
     names = {summary.metric_name for summary in summaries if summary.metric_name}
     metric = names.pop().rpartition(":")[2] if len(names) == 1 else "metric"
-    return ("variant", "size", "error", "SNR", metric, "p50", "storage", "compute", "status")
+    return (
+        *("variant", "size", "error", "SNR", metric, "p50"),
+        *(f"{name} p50" for name in _beside(summaries)),
+        *("storage", "compute", "status"),
+    )
 
 
 def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
     """Return the cells of each variant, in the order of :func:`headings`."""
+    beside = _beside(summaries)
     return [
         (
             summary.name,
@@ -35,12 +40,18 @@ def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
             _number(summary.snr_db, "{:.0f} dB"),
             _metric(summary),
             _latency(summary),
+            *(_number(summary.beside.get(name), "{:.2f} ms") for name in beside),
             summary.storage or "–",
             summary.compute or "–",
             _status(summary),
         )
         for summary in summaries
     ]
+
+
+def _beside(summaries: Sequence[Summary]) -> list[str]:
+    """Return what was measured beside any of the variants."""
+    return list(dict.fromkeys(name for summary in summaries for name in summary.beside))
 
 
 def print_table(console: Console, summaries: Sequence[Summary]) -> None:

@@ -4,49 +4,43 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.backends.base import Job, backend, tools_of
-from orchestrator.errors import StageError
-from orchestrator.numerics.batches import Batch, read_batch, read_index
-from orchestrator.numerics.precision import audit_values
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.backends.base import backend, job_of, scope_of, tools_of
+from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
 
 
 def run(ctx: Context) -> Json:
-    """Run ``model`` once on an ``opt`` batch of ``samples`` under the runtime's profiler.
+    """Look at ``model`` through its runtime, on an ``opt`` batch of ``samples``.
+
+    ``onnx`` is the model that it was built from: with it an engine's layers have exact FLOPs.
 
     Returns:
-        The values of :func:`orchestrator.numerics.precision.audit_values`. ``refuted`` is a value,
-        not an error: the verdict is applied where the variant is judged.
+        The values of :func:`orchestrator.numerics.precision.audit_values`, and what the backend
+        adds. ``refuted`` is a value, not an error: the verdict is applied where the variant is
+        judged.
 
     Raises:
         StageError: the runtime refuses the model or the samples.
     """
     target = ctx.params["target"]
-    feeds = read_batch(ctx.inputs["samples"], measured_batch(read_index(ctx.inputs["samples"])))
-    job = Job(scratch=ctx.scratch, log=ctx.log, threads=1)
-    observed = backend(target["backend"]).observe(ctx.inputs["model"], target, feeds, job)
-    values = audit_values(observed, ctx.params["precision"])
+    values = backend(target["backend"]).audit(
+        ctx.inputs["model"],
+        ctx.inputs.get("onnx"),
+        ctx.inputs["samples"],
+        ctx.params["precision"],
+        target,
+        job_of(ctx),
+    )
     ctx.log(f"{values['verdict']}: {values['reason']}")
     return values
-
-
-def measured_batch(batches: list[Batch]) -> Batch:
-    """Return the first ``opt`` batch, or the first of all where there is none.
-
-    Raises:
-        StageError: there are no batches.
-    """
-    if not batches:
-        raise StageError("there are no sample batches to run on", where="model.samples")
-    return next((batch for batch in batches if batch.point == "opt"), batches[0])
 
 
 STAGE: Final = Stage(
     name="audit",
     version=1,
     repeats=Repeats.BYTES,
-    inputs=("model", "samples"),
+    inputs=("model", "onnx?", "samples"),
     tools=tools_of,
-    scope=Scope.CPU,
+    scope=scope_of,
+    device=Use.SHARED,
     run=run,
 )

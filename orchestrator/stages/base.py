@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,14 @@ class Scope(enum.Enum):
     CPU = "cpu"
 
 
+class Use(enum.Enum):
+    """How an action uses the device of its target, where it has one."""
+
+    NONE = "not at all"
+    SHARED = "beside others"
+    ALONE = "alone"
+
+
 class Progress(Protocol):
     """Reports how far a running action is; called from the stage, shown in the live view."""
 
@@ -56,10 +64,11 @@ class Stage:
         tools: Distributions whose versions decide the result, by distribution name, or a function
             of the parameters that gives them; the special name ``onnxruntime`` stands for whichever
             of onnxruntime and onnxruntime-gpu is installed.
-        scope: How far the result depends on the machine.
+        scope: How far the result depends on the machine, or a function of the parameters.
         user_code: The stage imports code or reads files that the user named; what it really touched
             is recorded through ``ctx.observe`` and checked by the next plan.
         exclusive: Runs alone on the machine (benchmarks).
+        device: How it uses the target's device.
         run: ``run(ctx) -> values``; *values* is a JSON object kept in the result.
     """
 
@@ -69,14 +78,19 @@ class Stage:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     tools: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ()
-    scope: Scope = Scope.NONE
+    scope: Scope | Callable[[Mapping[str, Any]], Scope] = Scope.NONE
     user_code: bool = False
     exclusive: bool = False
+    device: Use = Use.NONE
     run: Callable[[Context], Json]
 
     def tools_for(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the distributions that an action with *params* uses."""
         return self.tools(params) if callable(self.tools) else self.tools
+
+    def scope_for(self, params: Mapping[str, Any]) -> Scope:
+        """Return how far an action with *params* depends on the machine of its worker."""
+        return self.scope(params) if callable(self.scope) else self.scope
 
 
 class Observations(Protocol):
@@ -111,6 +125,9 @@ class Context:
         progress: Progress callback.
         log: Writes a line to the action's log.
         threads: CPU threads the action may use.
+        reach: How the target's toolchain is reached; in no key.
+        locks: Descriptors of the action's locks: a process of another toolchain holds them too.
+        shared: A directory of the store that outlives the action, for what makes later ones faster.
     """
 
     params: Mapping[str, Any]
@@ -122,6 +139,9 @@ class Context:
     progress: Progress
     log: Callable[[str], None]
     threads: int = 1
+    reach: Mapping[str, Any] = field(default_factory=dict)
+    locks: Sequence[int] = ()
+    shared: Path | None = None
 
 
 def execute(stage: Stage, ctx: Context) -> Json:
@@ -184,5 +204,6 @@ __all__ = [
     "Scope",
     "Stage",
     "StageError",
+    "Use",
     "execute",
 ]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.backends.base import Job, backend, tools_of
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.backends.base import Built, backend, job_of, scope_of, tools_of
+from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
 
 
 def run(ctx: Context) -> Json:
     """Build the input tree ``onnx`` for ``params["target"]`` into the output tree ``session``.
+
+    ``samples`` are calibration batches, where the build itself calibrates. ``provenance`` names the
+    PyTorch module of each node for messages, and ``skeleton`` is the graph without its weights'
+    values; with it ``onnx`` is in no key, because the engine will be refitted
+    (:mod:`orchestrator.stages.refit`).
 
     Returns:
         What the backend says of it; at least ``bytes``.
@@ -18,17 +23,20 @@ def run(ctx: Context) -> Json:
         StageError: the runtime refuses the model, or what it wrote does not load again.
     """
     target = ctx.params["target"]
-    job = Job(scratch=ctx.scratch, log=ctx.log, threads=ctx.threads)
-    return backend(target["backend"]).build(ctx.inputs["onnx"], ctx.outputs["session"], target, job)
+    more = Built(samples=ctx.inputs.get("samples"), provenance=ctx.inputs.get("provenance"))
+    job = job_of(ctx, threads=ctx.threads)
+    runtime = backend(target["backend"])
+    return runtime.build(ctx.inputs["onnx"], ctx.outputs["session"], target, job, more)
 
 
 STAGE: Final = Stage(
     name="build",
     version=1,
     repeats=Repeats.VERDICT,
-    inputs=("onnx",),
+    inputs=("onnx", "samples?", "provenance?", "skeleton?"),
     outputs=("session",),
     tools=tools_of,
-    scope=Scope.CPU,
+    scope=scope_of,
+    device=Use.ALONE,
     run=run,
 )

@@ -17,12 +17,15 @@ NAMES = (
     "reference",
     "cast",
     "quantize",
+    "skeleton",
     "build",
+    "refit",
     "run",
     "judge",
     "score",
     "audit",
     "benchmark",
+    "beside",
 )
 
 

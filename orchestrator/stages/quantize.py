@@ -1,4 +1,4 @@
-"""Stage ``quantize``: an fp32 ONNX file becomes an int8 one with Q/DQ pairs."""
+"""Stage ``quantize``: an fp32 ONNX file becomes an int8 or fp8 one with Q/DQ pairs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ SHOWN = 64
 
 
 def run(ctx: Context) -> Json:
-    """Quantize ``onnx`` on the calibration batches ``samples``.
+    """Quantize ``onnx`` to ``precision.name`` on the calibration batches ``samples``.
 
     See :mod:`orchestrator.numerics.quantization` for what is inserted where.
 
     Returns:
         ``quantized`` and ``left``: nodes by operator type; ``weights``: weights behind a pair;
         ``activations``: quantized activations; ``thresholds``: for the first 64 of them, the
-        magnitude that becomes 127; ``items``: calibration items used.
+        magnitude that becomes 127 (int8) or 448 (fp8); ``items``: calibration items used. fp8 also:
+        ``without_kernel``: how many nodes stay fp32 because TensorRT has no fp8 for them; the log
+        names them.
 
     Raises:
         StageError: see :func:`orchestrator.numerics.quantization.quantize`; ``keep_io`` is false.
@@ -31,12 +33,14 @@ def run(ctx: Context) -> Json:
     from orchestrator.numerics.batches import read_batch, read_index
     from orchestrator.numerics.calibration import Calibration
     from orchestrator.numerics.quantization import Selection, quantize
+    from orchestrator.numerics.quantized_types import QUANTIZED_TYPES
 
     precision, calibration = ctx.params["precision"], ctx.params["calibration"]
+    kind = QUANTIZED_TYPES[precision["name"]]
     if not precision["keep_io"]:
         raise StageError(
-            "int8 keeps the declared types of inputs and outputs: an int8 array means nothing "
-            "without its scale",
+            f"{kind.name} keeps the declared types of inputs and outputs: an {kind.name} array "
+            "means nothing without its scale",
             where="precision.keep_io",
             hint="remove precision.keep_io, or use precision=fp16",
         )
@@ -68,11 +72,13 @@ def run(ctx: Context) -> Json:
         scratch=ctx.scratch,
         threads=ctx.threads,
     )
-    quantized, report = quantize(model, batches, what, how)
+    quantized, report = quantize(model, batches, what, how, kind)
     ctx.progress(0.95, "checking")
     onnx_files.check(onnx_files.save(quantized, ctx.outputs["onnx"]))
     ctx.log(f"calibrated on {items} items with {calibration['method']}")
-    return {
+    for label, reason in list(report.without_kernel.items())[:SHOWN]:
+        ctx.log(f"'{label}' stays in fp32: {reason}")
+    values = {
         "quantized": report.quantized,
         "left": report.left,
         "weights": report.weights,
@@ -80,6 +86,9 @@ def run(ctx: Context) -> Json:
         "thresholds": dict(list(report.thresholds.items())[:SHOWN]),
         "items": items,
     }
+    if kind.op_types is not None:
+        values["without_kernel"] = len(report.without_kernel)
+    return values
 
 
 STAGE = Stage(

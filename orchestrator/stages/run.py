@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.backends.base import Job, Runner, backend, tools_of
-from orchestrator.errors import StageError, nearest
-from orchestrator.numerics.batches import Batch, read_batch, read_index, write_batches
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.backends.base import backend, job_of, scope_of, tools_of
+from orchestrator.errors import StageError
+from orchestrator.numerics.batches import Batch, read_index, write_batches
+from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def run(ctx: Context) -> Json:
     """Run the tree ``model`` on every batch of ``samples`` and write ``outputs``, batch by batch.
 
-    ``params["target"]["optimization_level"]`` is the level the tree is loaded at: ``none`` for an
-    ONNX tree that is checked as it stands, the session's own for a session tree. One thread, so
-    that the same outputs come again.
+    For ONNX Runtime ``params["target"]["optimization_level"]`` is the level the tree is loaded at:
+    ``none`` for an ONNX tree that is checked as it stands, the session's own for a session tree;
+    one thread, so that the same outputs come again.
 
     Returns:
         ``outputs``: {name: {"dtype": …}} in the order of ``params["outputs"]``.
@@ -30,42 +30,22 @@ def run(ctx: Context) -> Json:
     """
     target = ctx.params["target"]
     wanted: list[str] = list(ctx.params["outputs"])
-    job = Job(scratch=ctx.scratch, log=ctx.log, threads=1)
+    samples = ctx.inputs["samples"]
+    if not read_index(samples):
+        raise StageError("there are no sample batches to run on", where="model.samples")
+    runtime = backend(target["backend"])
+    computed = runtime.run(ctx.inputs["model"], samples, wanted, target, job_of(ctx))
     dtypes: dict[str, str] = {}
-    with backend(target["backend"]).open(ctx.inputs["model"], target, job) as runner:
-        _check_outputs(runner, wanted)
-        write_batches(ctx.outputs["outputs"], _computed(ctx, runner, wanted, dtypes))
+    write_batches(ctx.outputs["outputs"], _noted(computed, dtypes))
     return {"outputs": {name: {"dtype": dtypes[name]} for name in wanted if name in dtypes}}
 
 
-def _computed(
-    ctx: Context, runner: Runner, wanted: list[str], dtypes: dict[str, str]
+def _noted(
+    computed: Iterator[tuple[Batch, dict[str, np.ndarray[Any, Any]]]], dtypes: dict[str, str]
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray[Any, Any]]]]:
-    samples = ctx.inputs["samples"]
-    batches = read_index(samples)
-    if not batches:
-        raise StageError("there are no sample batches to run on", where="model.samples")
-    for number, batch in enumerate(batches):
-        feeds = read_batch(samples, batch)
-        try:
-            outputs = runner(feeds)
-        except StageError:
-            ctx.log(f"failed in batch {batch.file}, point {batch.point}, dims {dict(batch.dims)}")
-            raise
-        dtypes.update({name: outputs[name].dtype.name for name in wanted})
-        yield batch, {name: outputs[name] for name in wanted}
-        ctx.progress((number + 1) / len(batches), f"batch {number + 1} of {len(batches)}")
-
-
-def _check_outputs(runner: Runner, wanted: list[str]) -> None:
-    names = [port.name for port in runner.outputs]
-    for name in wanted:
-        if name not in names:
-            raise StageError(
-                f"the model has no output '{name}'; it has {', '.join(names)}",
-                where="model.outputs",
-                hint=nearest(name, names) or "declare the outputs in the model's own order",
-            )
+    for batch, outputs in computed:
+        dtypes.update({name: array.dtype.name for name, array in outputs.items()})
+        yield batch, outputs
 
 
 STAGE: Final = Stage(
@@ -75,6 +55,7 @@ STAGE: Final = Stage(
     inputs=("model", "samples"),
     outputs=("outputs",),
     tools=tools_of,
-    scope=Scope.CPU,
+    scope=scope_of,
+    device=Use.SHARED,
     run=run,
 )

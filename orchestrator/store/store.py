@@ -19,6 +19,8 @@ from orchestrator.store.results import Result, Results
 from orchestrator.store.trees import Trees
 
 SCHEMA: Final = 1
+#: Below the store: what makes actions faster and decides no result (timing caches).
+SHARED: Final = "shared"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -77,7 +79,8 @@ class Store:
     """One store on disk.
 
     Layout: ``trees/`` contents, ``actions/`` results, ``observed/`` what user code touched,
-    ``measurements/``, ``pins/`` of experiment directories, ``locks/``, ``tmp/`` and ``index/``.
+    ``measurements/``, ``pins/`` of experiment directories, ``locks/``, ``tmp/`` and ``index/``;
+    ``shared/`` holds what makes actions faster and decides no result.
     """
 
     def __init__(self, root: Path) -> None:

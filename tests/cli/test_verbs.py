@@ -94,7 +94,14 @@ def test_schema_prints_one_group_or_writes_all(place: Workplace) -> None:
     wrong = place.run("schema", "presicion")
     names = {path.stem for path in (place.directory / "schemas").glob("*.json")}
 
-    assert one.json()["properties"]["name"]["enum"] == ["fp32", "fp16", "int8"]
+    assert one.json()["properties"]["name"]["enum"] == [
+        "fp32",
+        "tf32",
+        "fp16",
+        "bf16",
+        "int8",
+        "fp8",
+    ]
     assert written.code == 0
     assert names == set(Config.model_fields)
     assert wrong.code == 2
@@ -138,7 +145,9 @@ def test_help_imports_nothing_beyond_the_standard_library(
     assert foreign == set()
 
 
-@pytest.mark.parametrize("verb", ["build", "plan", "package", "cache", "doctor", "schema"])
+@pytest.mark.parametrize(
+    "verb", ["build", "plan", "package", "cache", "check-plan", "doctor", "schema"]
+)
 def test_each_verb_has_help(place: Workplace, verb: str) -> None:
     ran = place.run(verb, "--help")
 

@@ -169,7 +169,7 @@ def test_a_value_from_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPat
     through = refusal("precision.name=${experiment.name}", "experiment.name=${oc.env:TOKEN}")
 
     assert direct.message == "expected a valid integer; got the value of ${oc.env:TOKEN}"
-    assert through.message.endswith("fp32, fp16, int8; got the value of ${oc.env:TOKEN}")
+    assert through.message.endswith("bf16, int8, fp8; got the value of ${oc.env:TOKEN}")
     for error in (direct, through):
         assert "s3cr3t" not in error.render()
         assert error.__suppress_context__

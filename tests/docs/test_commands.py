@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from tests.docs import toolchains
 from tests.docs.pages import Command, Commands, File, prints, read_page
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +20,15 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")))
 
 @dataclass(frozen=True, kw_only=True)
 class Shell:
-    """Runs the pages' commands with one store for all of them."""
+    """Runs the pages' commands with one store for all of them.
+
+    Attributes:
+        root: Holds what is not the page's: programs, the store, temporary files.
+        variables: What the environment has besides.
+    """
 
     root: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, command: Command, directory: Path) -> subprocess.CompletedProcess[str]:
         """Run one command as a reader would."""
@@ -37,6 +45,7 @@ class Shell:
                 "TMPDIR": str(self.root / "tmp"),
                 "COLUMNS": "240",
                 "PYTHONDONTWRITEBYTECODE": "1",
+                **self.variables,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -54,6 +63,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
         path = root / "bin" / name
         path.write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
         path.chmod(0o755)
+    toolchains.install_programs(root / "bin")
     return Shell(root=root)
 
 
@@ -76,12 +86,20 @@ def test_slow_parts_of_page(page: Path, shell: Shell, tmp_path: Path) -> None:
     _follow(page, shell, tmp_path, slow=True)
 
 
+def test_pages_over_the_stand_in_say_so() -> None:
+    texts = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
+    assert set(toolchains.PAGES) <= set(texts)
+    assert all("stand-in" in texts[name] for name in toolchains.PAGES)
+
+
 def test_pages_have_commands() -> None:
     commands = [part for page in PAGES for part in read_page(page) if isinstance(part, Commands)]
     assert len(commands) > 20
 
 
 def _follow(page: Path, shell: Shell, directory: Path, *, slow: bool) -> None:
+    if page.stem in toolchains.PAGES:
+        shell = replace(shell, variables=toolchains.install_environments(directory))
     for part in read_page(page):
         if isinstance(part, File):
             path = directory / part.name

@@ -5,8 +5,9 @@ Usage, with the interpreter that has PyTorch::
     python -m tests.gpu.check_toolchain --toolchain /path/to/python-with-tensorrt --rows rows.jsonl
 
 A step whose row is in the file already is not repeated, so a visit that was cut short goes on where
-it stopped; ``--only NAME`` runs matching steps again. Each row says what was asked, what was found
-and whether it is what was expected. The last lines are a table.
+it stopped. Each row says what was asked, what was found and whether it is what was expected. The
+last lines are a table. What the ``orchestrate`` command makes of the worker, ``check_orchestrate``
+shows; here are the worker's own answers to requests that the command does not send.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +35,9 @@ from orchestrator.backends.tensorrt.profiles import make_profiles
 from orchestrator.backends.tensorrt.toolchain import Toolchain, call
 from orchestrator.backends.tensorrt.versions import lowering, parse_version
 from orchestrator.backends.tensorrt.work import observe
-from orchestrator.config.schema import Dim
-from orchestrator.errors import OrchestrateError
 from orchestrator.store.digests import of_file
 from tests.gpu.networks import Example, build_example
+from tests.gpu.rows import Rows
 
 # The libraries behind these sources are absent on the machine this was written for.
 OPTIONS = {"tactic_sources": ["-CUBLAS", "-CUBLAS_LT", "-CUDNN"], "profiling_verbosity": "detailed"}
@@ -51,32 +50,10 @@ class Visit:
     """One visit to the machine: the toolchain, what was probed, and the rows so far."""
 
     toolchain: Toolchain
-    rows: Path
+    rows: Rows
     work: Path
-    only: str
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
     probed: Probed | None = None
     examples: dict[str, Example] = field(default_factory=dict)
-
-    def step(self, name: str, action: Callable[[], Mapping[str, Any]]) -> None:
-        """Run a step once and keep its row; a failure is a row too."""
-        if name in self.done and not (self.only and self.only in name):
-            return
-        begun = time.perf_counter()
-        row: dict[str, Any] = {"step": name}
-        try:
-            row |= {"ok": True, **action()}
-        except OrchestrateError as exc:
-            row |= {"ok": False, "error": exc.render(), "log": getattr(exc, "log", [])[-12:]}
-        except Exception as exc:  # noqa: BLE001  # a visit goes on after any failure
-            row |= {"ok": False, "error": f"{type(exc).__name__}: {exc}"}
-            row["traceback"] = traceback.format_exc().splitlines()[-8:]
-        row["seconds"] = round(time.perf_counter() - begun, 2)
-        self.done[name] = row
-        with self.rows.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        shown = {key: value for key, value in row.items() if key not in ("log", "traceback")}
-        print(json.dumps(shown)[:600], flush=True)
 
     def call(self, request: Mapping[str, Any], files: Mapping[str, Path], name: str) -> Path:
         """Run one operation; return its directory, with ``values.json`` in it."""
@@ -114,7 +91,8 @@ def build_request(
     """Return a build request and its files."""
     request, onnx = precision_request(visit, precision)
     dims = {
-        name: Dim(min=low, opt=opt, max=high) for name, (low, opt, high) in example.dims.items()
+        name: {"min": low, "opt": opt, "max": high}
+        for name, (low, opt, high) in example.dims.items()
     }
     files = {"model.onnx": example.onnx[onnx if onnx in example.onnx else "fp32"]}
     found: dict[str, Any] = {
@@ -122,7 +100,7 @@ def build_request(
         "onnx": "model.onnx",
         "plan": "engine.plan",
         "precision": request,
-        "profiles": make_profiles(example.inputs, dims),
+        "profiles": make_profiles(example.inputs, [dims]),
         "options": {**OPTIONS, **options},
         "timing_cache": {"write": str(visit.work / "timing.cache")},
     }
@@ -169,6 +147,8 @@ def engine_row(visit: Visit, name: str, precision: str) -> Mapping[str, Any]:
         "benchmark",
     )
     row["benchmark"] = short(values(measured))
+    snr = "exact" if row["snr_db"] is None else f"{row['snr_db']:.0f} dB"
+    row["shown"] = f"{row['audit']['verdict']} {snr} {row['benchmark']['p50_ms']:.3f} ms"
     return row
 
 
@@ -257,16 +237,16 @@ def mistakes(visit: Visit) -> None:
         return data
 
     digest = of_file(plan_of(visit))
-    visit.step(
+    visit.rows.step(
         "mistake: truncated plan",
         lambda: refused(visit, run, damaged(lambda data: data[: len(data) // 2]), "refused"),
     )
-    visit.step(
+    visit.rows.step(
         "mistake: flipped byte, with digest",
         lambda: refused(visit, {**run, "sha256": digest}, damaged(flipped), "refused"),
     )
     wrong = {"tensorrt": "10.16.1.11", "tensorrt_major": 10}
-    visit.step(
+    visit.rows.step(
         "mistake: another TensorRT was expected",
         lambda: refused(
             visit, {**run, "expect": wrong}, {"engine.plan": plan_of(visit), **sample}, "mismatch"
@@ -276,15 +256,15 @@ def mistakes(visit: Visit) -> None:
     name = next(iter(digits.inputs))
     shape = request["profiles"][0][name]
     turned = [{name: {"min": shape["max"], "opt": shape["opt"], "max": shape["min"]}}]
-    visit.step(
+    visit.rows.step(
         "mistake: profile with min above max",
         lambda: refused(visit, {**request, "profiles": turned}, files, "refused"),
     )
-    visit.step(
+    visit.rows.step(
         "mistake: no profile for a dynamic input",
         lambda: refused(visit, {**request, "profiles": []}, files, "refused"),
     )
-    visit.step(
+    visit.rows.step(
         "mistake: int8 without calibration",
         lambda: refused(
             visit,
@@ -293,11 +273,11 @@ def mistakes(visit: Visit) -> None:
             "builder",
         ),
     )
-    visit.step(
+    visit.rows.step(
         "mistake: option of a newer TensorRT",
         lambda: refused(visit, {**request, "options": {"tiling_level": "full"}}, files, "refused"),
     )
-    visit.step(
+    visit.rows.step(
         "mistake: unknown operator",
         lambda: refused(
             visit, request, {"model.onnx": visit.example("custom").onnx["fp32"]}, "refused"
@@ -306,7 +286,7 @@ def mistakes(visit: Visit) -> None:
     too_large = visit.work / "large.npz"
     array = np.load(digits.samples[0])[name]
     write_npz(too_large, {name: np.repeat(array, 4096, axis=0)})
-    visit.step(
+    visit.rows.step(
         "mistake: shape outside the profile",
         lambda: refused(
             visit, run, {"engine.plan": plan_of(visit), "in.npz": too_large}, "refused"
@@ -321,11 +301,11 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def extras(visit: Visit) -> None:
     """Refit, output sizes that depend on data, several profiles, a missing plugin."""
-    visit.step("refit: digits with new weights", lambda: refit_row(visit))
-    visit.step("run: outputs whose size depends on data", lambda: nonzero_row(visit))
-    visit.step("build: again with the timing cache", lambda: again_row(visit))
+    visit.rows.step("refit: digits with new weights", lambda: refit_row(visit))
+    visit.rows.step("run: outputs whose size depends on data", lambda: nonzero_row(visit))
+    visit.rows.step("build: again with the timing cache", lambda: again_row(visit))
     request, files = build_request(visit, visit.example("digits"), "fp32")
-    visit.step(
+    visit.rows.step(
         "mistake: missing plugin library",
         lambda: refused(visit, {**request, "plugins": ["/nowhere/plugin.so"]}, files, "refused"),
     )
@@ -385,43 +365,30 @@ def main() -> int:
     parser.add_argument("--toolchain", required=True, nargs="+", help="command of the interpreter")
     parser.add_argument("--rows", type=Path, required=True, help="where rows are kept")
     parser.add_argument("--networks", nargs="+", default=["digits", "resnet18", "resnet50"])
-    parser.add_argument("--only", default="", help="run steps again whose names hold this")
+    parser.add_argument("--only", default="", help="do steps whose names hold one of A,B,…")
+    parser.add_argument("--again", action="store_true", help="repeat steps that have a row")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="gpu-check-"))
     toolchain = Toolchain(name="gpu", command=tuple(options.toolchain))
-    visit = Visit(toolchain=toolchain, rows=options.rows, work=work, only=options.only)
-    if options.rows.exists():
-        for line in options.rows.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            visit.done[row["step"]] = row
+    only = [part.strip() for part in options.only.split(",") if part.strip()]
+    hidden = {str(work): "<folder>"}
+    rows = Rows(path=options.rows, only=only, again=options.again, hidden=hidden)
+    visit = Visit(toolchain=toolchain, rows=rows, work=work)
     visit.probed = probe(toolchain, None)
-    visit.step("probe", lambda: {"seen": visit.probed.seen if visit.probed else None})
+    visit.rows.step("probe", lambda: {"seen": visit.probed.seen if visit.probed else None})
     for name in options.networks[:1]:
         for precision in PRECISIONS:
-            visit.step(
+            visit.rows.step(
                 f"engine: {name} {precision}", functools.partial(engine_row, visit, name, precision)
             )
     mistakes(visit)
     extras(visit)
     for name in options.networks[1:]:
         for precision in PRECISIONS:
-            visit.step(
+            visit.rows.step(
                 f"engine: {name} {precision}", functools.partial(engine_row, visit, name, precision)
             )
-    wrong = [name for name, row in visit.done.items() if not row["ok"]]
-    for name, row in visit.done.items():
-        audit = row.get("audit", {})
-        facts = (
-            row.get("snr_db"),
-            audit.get("verdict"),
-            (row.get("benchmark") or {}).get("p50_ms"),
-        )
-        text = row.get("message") or row.get("error") or ""
-        print(
-            "ok  " if row["ok"] else "FAIL", name, *(str(one) for one in facts if one), text[:150]
-        )
-    print(f"{len(visit.done) - len(wrong)} as expected, {len(wrong)} not", file=sys.stderr)
-    return len(wrong)
+    return rows.summary()
 
 
 if __name__ == "__main__":

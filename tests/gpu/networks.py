@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,10 @@ from onnx import TensorProto, helper
 
 from orchestrator.locations import resolve
 from orchestrator.numerics.calibration import Calibration
-from orchestrator.numerics.fp16 import lower_to_fp16
+from orchestrator.numerics.half import lower_to_half
+from orchestrator.numerics.half_types import FP16
 from orchestrator.numerics.quantization import Selection, quantize
+from tests.gpu import models
 
 OPSET = 17
 BATCHES = (1, 8, 32)
@@ -56,7 +57,8 @@ def build_example(name: str, folder: Path) -> Example:
     if name.startswith("digits"):
         module, images = _digits(other=name != "digits")
     else:
-        module, images = _torchvision(name)
+        module = models.torchvision_model(name)
+        images = models.images(dims={"batch": 64}, offset=0, seed=2)["image"]
     return _convolutional(folder, module, images)
 
 
@@ -76,25 +78,6 @@ def _digits(*, other: bool) -> tuple[torch.nn.Module, Array]:
     data = np.load(resolve("pkg://orchestrator.examples.digits/data.npz", here))
     images = data["test_images"].astype(np.float32) / 16
     return module.eval(), images.reshape(-1, 1, 8, 8)
-
-
-def _torchvision(name: str) -> tuple[torch.nn.Module, Array]:
-    """A network with random weights whose batch statistics fit its samples."""
-    torchvision = importlib.import_module("torchvision")  # there is no build of it everywhere
-
-    module: torch.nn.Module = getattr(torchvision.models, name)(weights=None)
-    generator = np.random.default_rng(0)
-    base = generator.normal(size=(64, 3, 7, 7)).astype(np.float32)
-    images = np.kron(base, np.ones((1, 1, 32, 32), np.float32))
-    images += 0.1 * generator.normal(size=images.shape).astype(np.float32)
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = None
-            part.reset_running_stats()
-    module.train()
-    with torch.no_grad():
-        module(torch.from_numpy(images[:32]))
-    return module.eval(), images
 
 
 def _convolutional(folder: Path, module: torch.nn.Module, images: Array) -> Example:
@@ -128,7 +111,7 @@ def _convolutional(folder: Path, module: torch.nn.Module, images: Array) -> Exam
         dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
     )
     example.onnx["fp32"] = _write(onnx.load(exported), folder / "fp32")
-    example.onnx["fp16"] = _write(lower_to_fp16(onnx.load(exported))[0], folder / "fp16")
+    example.onnx["fp16"] = _write(lower_to_half(onnx.load(exported), FP16)[0], folder / "fp16")
     example.onnx["int8"] = _write(_quantized(exported, example, folder), folder / "int8")
     return example
 

@@ -27,22 +27,27 @@ def graph(text: str, *, opset: int = 17, **weights: Array) -> onnx.ModelProto:
     return model
 
 
-def residual_net() -> onnx.ModelProto:
+def residual_net(*, opset: int = 17, width: int = 8) -> onnx.ModelProto:
     """Return a convolutional net, x [n,1,8,8] -> y [n,10], with every quantized operator type.
 
     Kernels are oriented waves, so the responses differ between channels as those of a trained net.
+
+    Args:
+        opset: Opset of the model.
+        width: Channels of its convolutions.
     """
+    channels = np.arange(width)
     axis = np.arange(3) - 1.0
-    angle = np.arange(8).reshape(8, 1, 1) * np.pi / 8
+    angle = channels.reshape(width, 1, 1) * np.pi / width
     waves = np.cos(1.5 * (np.cos(angle) * axis[:, None] + np.sin(angle) * axis)) - 0.3
-    first = waves[:, None] * (1 + np.arange(8)).reshape(8, 1, 1, 1) / 4
-    mix = np.cos(np.outer(np.arange(8), np.arange(8)) * 0.7) / 4
+    first = waves[:, None] * (1 + channels % 8).reshape(width, 1, 1, 1) / 4
+    mix = np.cos(np.outer(channels, channels) * 0.7) / (width / 2)
     second = mix[:, :, None, None] * waves[None]
-    up = np.cos(np.arange(8 * 4 * 4).reshape(8, 4, 2, 2) * 0.37) / 3
+    up = np.cos(np.arange(width * 4 * 4).reshape(width, 4, 2, 2) * 0.37) / 3
     dense = np.sin(np.outer(np.arange(256), 1 + np.arange(16)) * 0.13) / 16
     head = np.cos(np.outer(1 + np.arange(10), np.arange(16)) * 0.41) / 4
     weights = {"w1": first, "w2": second, "wt": up, "wm": dense, "wg": head}
-    biases = {"b1": np.linspace(-0.2, 0.2, 8), "b2": np.linspace(0.1, -0.1, 8)}
+    biases = {"b1": np.linspace(-0.2, 0.2, width), "b2": np.linspace(0.1, -0.1, width)}
     biases |= {"bm": np.linspace(-1, 1, 16), "bg": np.linspace(-0.5, 0.5, 10)}
     return graph(
         """net (float[n,1,8,8] x) => (float[n,10] y) {
@@ -59,6 +64,7 @@ def residual_net() -> onnx.ModelProto:
             s4 = Tanh (n4)
             y = Gemm <transB = 1> (s4, wg, bg)
         }""",
+        opset=opset,
         **{k: v.astype(np.float32) for k, v in (weights | biases).items()},
     )
 

@@ -21,7 +21,8 @@ from orchestrator.numerics.calibration import (
     entropy_threshold,
     percentile_threshold,
 )
-from orchestrator.numerics.quantization import QuantizeReport, Selection, quantize, weight_scale
+from orchestrator.numerics.pairs import weight_scale
+from orchestrator.numerics.quantization import QuantizeReport, Selection, quantize
 from orchestrator.numerics.tensorrt_qdq import check_tensorrt_qdq
 from tests.numerics.onnx_graphs import (
     Array,

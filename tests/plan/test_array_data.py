@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from orchestrator.backends.base import Site
 from orchestrator.config.compose import Composer
 from orchestrator.config.schema import ArrayData, Data
 from orchestrator.plan.chain import add_variant
@@ -49,6 +50,7 @@ def _samples(folder: Path, *, labels: bool) -> Action:
     config = config.model_copy(update={"model": model})
     graph = Graph()
     variant = Variant(index=0, name="npy", config=config, overrides=[])
-    add_variant(graph, variant, Files(folder, Index(folder / "index")))
+    index = Index(folder / "index")
+    add_variant(graph, variant, Site(files=Files(folder, index), index=index))
     (found,) = [action for action in graph.actions.values() if action.stage == "samples"]
     return found

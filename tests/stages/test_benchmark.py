@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StageError
+from orchestrator.numerics import timing
 from orchestrator.stages import benchmark
 from orchestrator.stages.base import Repeats
 from tests.backends import nets
@@ -55,7 +56,7 @@ def test_both_limits_are_reached(at_least_ms: float, at_least_runs: int, expecte
         now += 1_000_000
         collecting.append(gc.isenabled())
 
-    times = benchmark.measure(
+    times = timing.measure(
         call, at_least_ms=at_least_ms, at_least_runs=at_least_runs, clock_ns=lambda: now
     )
     assert times == [1_000_000] * expected
@@ -68,17 +69,17 @@ def test_the_collector_comes_back_after_a_failure() -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
-        benchmark.measure(call, at_least_ms=1, at_least_runs=1)
+        timing.measure(call, at_least_ms=1, at_least_runs=1)
     assert gc.isenabled()
 
 
 def test_statistics_by_nearest_rank() -> None:
-    found = benchmark.summary([n * 1_000_000 for n in range(100, 0, -1)], items=4)
+    found = timing.summary([n * 1_000_000 for n in range(100, 0, -1)], items=4)
     assert [found[name] for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms")] == [
         1, 50, 90, 99, 100
     ]  # fmt: skip
     assert found["mean_ms"] == 50.5
     assert found["spread"] == pytest.approx((75 - 25) / 50)
     assert found["throughput"] == pytest.approx(4 * 100 / 5.05)
-    single = benchmark.summary([2_000_000], items=1)
+    single = timing.summary([2_000_000], items=1)
     assert (single["p50_ms"], single["p99_ms"], single["std_ms"]) == (2, 2, 0)

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.errors import StageError
 from orchestrator.graphs import files as onnx_files
+from orchestrator.numerics.widen import widen_bf16
 from orchestrator.stages.cast import STAGE
 from tests.numerics.onnx_graphs import f32, graph, images, residual_net, run, snr_db
 from tests.stage_context import StageRun, run_stage
@@ -33,8 +34,29 @@ def test_cast_net_runs_from_its_tree(tmp_path: Path) -> None:
     assert ran.values["lowered"]["Conv"] == 2
 
 
-def test_same_input_same_bytes(tmp_path: Path) -> None:
-    runs = [cast(tmp_path, residual_net(), keep_nodes=["y"]) for _ in range(2)]
+def test_cast_to_bf16_runs_from_its_tree(tmp_path: Path) -> None:
+    model = residual_net(opset=22)
+    ran = cast(tmp_path, model, name="bf16", keep_nodes=["c2"])
+    lowered = onnx_files.load(ran.outputs["onnx"])
+    x = images(4)
+    found = run(widen_bf16(lowered), {"x": x}, optimize=False)[0]
+    assert snr_db(run(model, {"x": x})[0], found) > 40
+    assert ran.values["kept"] == {"Conv": 1}
+    assert ran.values["lowered"]["Conv"] == 1
+    with pytest.raises(StageError) as caught:
+        cast(tmp_path, residual_net(), name="bf16")
+    assert caught.value.where == "exporter.opset"
+
+
+def test_what_rounds_is_in_the_key() -> None:
+    tools = {name: STAGE.tools_for({"precision": {"name": name}}) for name in ("fp16", "bf16")}
+    assert set(tools["bf16"]) - set(tools["fp16"]) == {"ml_dtypes"}
+
+
+@pytest.mark.parametrize(("name", "opset"), [("fp16", 17), ("bf16", 22)])
+def test_same_input_same_bytes(name: str, opset: int, tmp_path: Path) -> None:
+    model = residual_net(opset=opset)
+    runs = [cast(tmp_path, model, name=name, keep_nodes=["y"]) for _ in range(2)]
     first, second = (onnx_files.model_path(ran.outputs["onnx"]).read_bytes() for ran in runs)
     assert first == second
 
@@ -74,4 +96,12 @@ def test_vanished_epsilon_and_mask_are_logged(tmp_path: Path) -> None:
     assert ran.values["flushed_scalars"] == ["tiny"]
     assert ran.values["sentinels"] == ["low"]
     assert any("'tiny' is zero in fp16" in line for line in ran.log)
-    assert any("'low' means minus infinity" in line for line in ran.log)
+    assert any("'low' means minus infinity and became ±65504" in line for line in ran.log)
+
+
+def test_whole_numbers_that_change_are_logged(tmp_path: Path) -> None:
+    model = graph("g (float[1] x) => (float[1] y) { y = Mul (x, w) }", opset=22, w=f32([641]))
+    assert cast(tmp_path, model, name="fp16").log == []
+    [line] = cast(tmp_path, model, name="bf16").log
+    assert line.startswith("constant 'w' holds whole numbers that bf16 rounds")
+    assert "exactly to 256" in line

@@ -16,12 +16,35 @@ from pathlib import Path
 import pytest
 
 import orchestrator
+from orchestrator.backends.base import BACKENDS, backend
 from orchestrator.stages.catalogue import NAMES, stage
 from orchestrator.store import digests
 
 ROOT = Path(orchestrator.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "versions.json"
-# Shared machinery that decides no stage's result, and the other side of the backend interface.
+#: Backend → stage that it serves → the modules that do it, which no import of the stage leads to.
+_ORT = "orchestrator.backends.onnxruntime"
+_TRT = "orchestrator.backends.tensorrt"
+# The worker travels as text.
+_TRT_BUILDING = (f"{_TRT}.building", f"{_TRT}.worker")
+_TRT_SERVING = (f"{_TRT}.serving", f"{_TRT}.worker")
+SERVED: dict[str, dict[str, tuple[str, ...]]] = {
+    "onnxruntime": {
+        "build": (f"{_ORT}.build",),
+        "run": (f"{_ORT}.serving",),
+        "audit": (f"{_ORT}.audit", "orchestrator.numerics.precision"),
+        "benchmark": (f"{_ORT}.serving",),
+    },
+    "tensorrt": {
+        "build": _TRT_BUILDING,
+        "refit": _TRT_BUILDING,
+        "run": _TRT_SERVING,
+        "audit": _TRT_SERVING,
+        "benchmark": _TRT_SERVING,
+    },
+}
+ALL = (*NAMES, *(f"{name} {served}" for name, row in SERVED.items() for served in row))
+# Shared machinery that decides no stage's result.
 OUTSIDE = ("cli", "config", "executor", "plan", "report", "store", "errors", "examples")
 
 
@@ -62,7 +85,12 @@ def imports_of(tree: ast.Module) -> set[str]:
 
 def digest_of(name: str) -> str:
     """Return the digest of everything that the module of stage *name* imports of ours."""
-    queue, seen = [f"orchestrator.stages.{name}"], set[str]()
+    return digest_from(f"orchestrator.stages.{name}")
+
+
+def digest_from(*modules: str) -> str:
+    """Return the digest of *modules* and everything of ours that they import."""
+    queue, seen = list(modules), set[str]()
     sources: dict[str, str] = {}
     while queue:
         module = queue.pop()
@@ -77,23 +105,33 @@ def digest_of(name: str) -> str:
 
 
 def now(name: str) -> dict[str, object]:
-    return {"version": stage(name).version, "digest": digest_of(name)}
+    if name in NAMES:
+        return {"version": stage(name).version, "digest": digest_of(name)}
+    runtime, _, served = name.partition(" ")
+    digest = digest_from(*SERVED[runtime][served])
+    return {"version": backend(runtime).versions[served], "digest": digest}
 
 
 def test_the_golden_file_knows_every_stage() -> None:
     if "UPDATE_GOLDEN" in os.environ:
         GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(json.dumps({name: now(name) for name in NAMES}, indent=1) + "\n")
-    assert sorted(json.loads(GOLDEN.read_text())) == sorted(NAMES)
+        GOLDEN.write_text(json.dumps({name: now(name) for name in ALL}, indent=1) + "\n")
+    assert sorted(json.loads(GOLDEN.read_text())) == sorted(ALL)
+
+
+def test_every_backend_has_a_version_for_what_it_serves() -> None:
+    assert {name: set(served) for name, served in SERVED.items()} == {
+        name: set(backend(name).versions) for name in BACKENDS
+    }
 
 
 @pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="the digests are of Python 3.11's syntax trees"
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_code_does_not_change_behind_a_version(name: str) -> None:
     assert now(name) == json.loads(GOLDEN.read_text())[name], (
-        f"the code of stage '{name}' changed: raise its version if results can differ, then run "
+        f"the code of '{name}' changed: raise its version if results can differ, then run "
         "this test with UPDATE_GOLDEN=1 and commit golden/versions.json"
     )
 

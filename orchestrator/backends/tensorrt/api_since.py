@@ -19,6 +19,9 @@ SINCE: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "IInt8MinMaxCalibrator": ("8.6", "11.0"),
         "OnnxParserRefitter": ("10.0", ""),
     },
+    "Builder": {
+        "max_threads": ("8.6", ""),
+    },
     "BuilderFlag": {
         "BF16": ("10.0", "11.0"),
         "DEBUG": ("8.6", ""),
@@ -55,13 +58,23 @@ SINCE: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "DataType": {
         "BF16": ("10.0", ""),
+        "BOOL": ("8.6", ""),
+        "FLOAT": ("8.6", ""),
         "FP4": ("10.8", ""),
         "FP8": ("8.6", ""),
+        "HALF": ("8.6", ""),
+        "INT32": ("8.6", ""),
+        "INT64": ("10.0", ""),
+        "INT8": ("8.6", ""),
+        "UINT8": ("8.6", ""),
     },
     "HardwareCompatibilityLevel": {
         "AMPERE_PLUS": ("8.6", ""),
         "NONE": ("8.6", ""),
         "SAME_COMPUTE_CAPABILITY": ("10.9", ""),
+    },
+    "IAttention": {
+        "decomposable": ("10.14", ""),
     },
     "IBuilderConfig": {
         "DLA_core": ("8.6", ""),
@@ -88,10 +101,19 @@ SINCE: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "quantization_flags": ("8.6", "11.0"),
         "remote_auto_tuning_config": ("10.13", ""),
         "runtime_platform": ("10.2", ""),
+        "set_device_type": ("8.6", ""),
         "tiling_optimization_level": ("10.8", ""),
     },
     "ILayer": {
         "precision": ("8.6", "11.0"),
+        "set_output_type": ("8.6", "11.0"),
+    },
+    "INetworkDefinition": {
+        "mark_debug": ("10.0", ""),
+        "mark_unfused_tensors_as_debug_tensors": ("10.12", ""),
+    },
+    "ITensor": {
+        "allowed_formats": ("8.6", ""),
     },
     "MemoryPoolType": {
         "DLA_GLOBAL_DRAM": ("8.6", ""),
@@ -103,6 +125,9 @@ SINCE: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "NetworkDefinitionCreationFlag": {
         "STRONGLY_TYPED": ("10.0", ""),
+    },
+    "OnnxParser": {
+        "get_used_vc_plugin_libraries": ("8.6", ""),
     },
     "OnnxParserFlag": {
         "ADJUST_FOR_DLA": ("10.16", ""),

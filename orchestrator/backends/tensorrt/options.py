@@ -1,125 +1,32 @@
-"""The build options of a TensorRT target: typed, checked against a version before the build.
-
-Every option is keyed, and null (or the default shown) is what TensorRT itself does, with one
-exception: ``profiling_verbosity`` is ``detailed``, because the audit reads the layers.
-"""
+"""The build options of a TensorRT target, checked against a version before the build."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from orchestrator.backends.tensorrt.api_since import SINCE
-from orchestrator.backends.tensorrt.versions import Version, why_missing
-from orchestrator.config.schema import Count, Group
+from orchestrator.backends.tensorrt.versions import Lowering, Version, why_missing
+from orchestrator.config.tensorrt import TensorRTOptions
 from orchestrator.errors import PlanError, nearest
-
-Size = Annotated[float, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-Source = Annotated[str, Field(pattern=r"^[+-][A-Z][A-Z0-9_]*$")]
-Property = bool | int | float | str
-
-
-class TensorRTOptions(Group):
-    """How TensorRT builds an engine. Null leaves TensorRT's default."""
-
-    workspace_mib: Size | None = Field(
-        default=None, description="Scratch memory a layer may use, in MiB (default: all there is)."
-    )
-    pools: dict[Name, Size] = Field(
-        default_factory=dict,
-        description="Limits of further memory pools, in MiB: TACTIC_SHARED_MEMORY, TACTIC_DRAM, "
-        "DLA_MANAGED_SRAM, DLA_LOCAL_DRAM, DLA_GLOBAL_DRAM.",
-    )
-    optimization_level: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        default=None, description="How long to search (default 3); 0 ignores the timing cache."
-    )
-    avg_timing: Count | None = Field(
-        default=None, description="Timings averaged per tactic (default 1; trtexec uses 8)."
-    )
-    max_aux_streams: Natural | None = Field(
-        default=None, description="Auxiliary streams an engine may use; 0: one stream."
-    )
-    max_tactics: Count | None = Field(
-        default=None, description="Tactics timed per layer. TensorRT >= 10.4."
-    )
-    tactic_sources: list[Source] = Field(
-        default_factory=list, description="+NAME or -NAME, against the version's default."
-    )
-    preview_features: dict[Name, bool] = Field(
-        default_factory=dict, description="Preview features by name, on or off."
-    )
-    sparsity: bool = Field(default=False, description="Use 2:4 sparse kernels where weights allow.")
-    refit: Literal["none", "refit", "identical", "individual"] = Field(
-        default="none",
-        description="Weights that can be replaced later: all, only by the same values (>= 10.0), "
-        "or those marked one by one (>= 10.2).",
-    )
-    strip_weights: bool = Field(
-        default=False, description="Leave weights out of the plan; refit fills them in. >= 10.0."
-    )
-    version_compatible: bool = Field(
-        default=False, description="A plan that later TensorRT versions load too."
-    )
-    exclude_lean_runtime: bool = Field(
-        default=False, description="Leave the lean runtime out of a version-compatible plan."
-    )
-    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = Field(
-        default="none", description="Other GPUs that load the plan (the last one >= 10.9)."
-    )
-    profiling_verbosity: Literal["none", "layer_names_only", "detailed"] = Field(
-        default="detailed", description="What a plan tells of its layers; the audit needs detailed."
-    )
-    native_instancenorm: bool | None = Field(
-        default=None,
-        description="InstanceNormalization by TensorRT's own layers, not the plugin (default: off "
-        "in 8.6, on since 10.0).",
-    )
-    tiling_level: Literal["none", "fast", "moderate", "full"] | None = Field(
-        default=None, description="How much tiling is searched for. TensorRT >= 10.8."
-    )
-    l2_limit_tiling: Count | None = Field(
-        default=None, description="L2 cache that tiling may use, in bytes. TensorRT >= 10.8."
-    )
-    weight_streaming: bool = Field(
-        default=False, description="Weights may stay in host memory. TensorRT >= 10.0."
-    )
-    runtime_platform: Literal["same_as_build", "windows_amd64"] | None = Field(
-        default=None, description="The system that will run the plan. TensorRT >= 10.2."
-    )
-    dla_core: Natural | None = Field(default=None, description="DLA core to build for.")
-    gpu_fallback: bool = Field(
-        default=False, description="Layers that the DLA cannot run go to the GPU."
-    )
-    direct_io: bool = Field(
-        default=False, description="No reformatting at inputs and outputs (deprecated)."
-    )
-    strict_nans: bool = Field(
-        default=False, description="Keep NaN semantics exact. TensorRT >= 10.6."
-    )
-    build_route: str | None = Field(
-        default=None, description="A build route's knobs, as TensorRT >= 11.1 writes them."
-    )
-    parser_flags: dict[Name, bool] = Field(
-        default_factory=dict, description="Further OnnxParserFlag members, on or off."
-    )
-    builder_flags: dict[Name, bool] = Field(
-        default_factory=dict,
-        description="Further BuilderFlag members, on or off, such as ERROR_ON_TIMING_CACHE_MISS.",
-    )
-    builder_properties: dict[str, Property] = Field(
-        default_factory=dict, description="Further properties of IBuilderConfig, by name."
-    )
-
 
 #: Option → TensorRT names it needs when it is set (not at the value that means TensorRT's default).
 NEEDS: Final[Mapping[str, str]] = {
     "optimization_level": "IBuilderConfig.builder_optimization_level",
     "max_aux_streams": "IBuilderConfig.max_aux_streams",
     "max_tactics": "IBuilderConfig.max_num_tactics",
+    "max_threads": "Builder.max_threads",
+    "input_formats": "ITensor.allowed_formats",
+    "output_formats": "ITensor.allowed_formats",
+    "layer_precisions": "ILayer.precision",
+    "layer_output_types": "ILayer.set_output_type",
+    "layer_device_types": "IBuilderConfig.set_device_type",
+    "mark_debug": "INetworkDefinition.mark_debug",
+    "mark_unfused_debug": "INetworkDefinition.mark_unfused_tensors_as_debug_tensors",
+    "decomposable_attentions": "IAttention.decomposable",
+    "plugins_to_serialize": "IBuilderConfig.plugins_to_serialize",
+    "ignore_parsed_plugin_libs": "OnnxParser.get_used_vc_plugin_libraries",
     "sparsity": "BuilderFlag.SPARSE_WEIGHTS",
     "strip_weights": "BuilderFlag.STRIP_PLAN",
     "version_compatible": "BuilderFlag.VERSION_COMPATIBLE",
@@ -136,10 +43,19 @@ NEEDS: Final[Mapping[str, str]] = {
     "build_route": "IBuilderConfig.build_route",
 }
 _REFIT: Final = {"refit": "REFIT", "identical": "REFIT_IDENTICAL", "individual": "REFIT_INDIVIDUAL"}
+_CONSTRAINTS: Final = {
+    "obey": "OBEY_PRECISION_CONSTRAINTS", "prefer": "PREFER_PRECISION_CONSTRAINTS",
+}  # fmt: skip
 _BY_PRECISION: Final = frozenset({
-    "FP16", "BF16", "INT8", "FP8", "INT4", "FP4", "TF32", "OBEY_PRECISION_CONSTRAINTS",
-    "PREFER_PRECISION_CONSTRAINTS", "STRICT_TYPES",
+    "FP16", "BF16", "INT8", "FP8", "INT4", "FP4", "TF32", "STRICT_TYPES",
 })  # fmt: skip
+#: TensorRT's names of the types of layers and tensors.
+_TYPES: Final = {
+    "fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8", "int32": "INT32",
+    "int64": "INT64", "uint8": "UINT8", "bool": "BOOL",
+}  # fmt: skip
+#: Options for what TensorRT may choose, or must, where the model does not say every type.
+_WEAK_ONLY: Final = ("mix_with", "layer_precisions", "layer_output_types", "precision_constraints")
 #: Members and properties that an option sets, to the option.
 _OWN_FLAGS: Final = {
     "REFIT": "refit", "REFIT_IDENTICAL": "refit", "REFIT_INDIVIDUAL": "refit",
@@ -147,6 +63,7 @@ _OWN_FLAGS: Final = {
     "VERSION_COMPATIBLE": "version_compatible", "EXCLUDE_LEAN_RUNTIME": "exclude_lean_runtime",
     "WEIGHT_STREAMING": "weight_streaming", "GPU_FALLBACK": "gpu_fallback",
     "DIRECT_IO": "direct_io", "STRICT_NANS": "strict_nans",
+    **dict.fromkeys(_CONSTRAINTS.values(), "precision_constraints"),
 }  # fmt: skip
 _OWN_PROPERTIES: Final = {
     "builder_optimization_level": "optimization_level", "avg_timing_iterations": "avg_timing",
@@ -156,20 +73,41 @@ _OWN_PROPERTIES: Final = {
     "l2_limit_for_tiling": "l2_limit_tiling", "runtime_platform": "runtime_platform",
     "DLA_core": "dla_core", "default_device_type": "dla_core", "build_route": "build_route",
     "max_workspace_size": "workspace_mib", "flags": "builder_flags",
+    "plugins_to_serialize": "plugins_to_serialize",
 }  # fmt: skip
 _NOT_SETTABLE: Final = frozenset({
-    "int8_calibrator", "algorithm_selector", "progress_monitor", "plugins_to_serialize",
-    "profile_stream", "quantization_flags", "num_optimization_profiles", "all_build_routes",
+    "int8_calibrator", "algorithm_selector", "progress_monitor", "profile_stream",
+    "quantization_flags", "num_optimization_profiles", "all_build_routes",
 })  # fmt: skip
 
 
 def request(options: TensorRTOptions) -> dict[str, Any]:
-    """Return the worker's ``options``: every field of :class:`TensorRTOptions` by its name."""
-    return options.model_dump(mode="json", include=set(TensorRTOptions.model_fields))
+    """Return the worker's ``options``: every field of :class:`TensorRTOptions` by its name.
+
+    Plugin libraries go by their file names, under which the worker finds them.
+    """
+    fields = options.model_dump(mode="json", include=set(TensorRTOptions.model_fields))
+    names = [Path(path).name for path in options.plugins_to_serialize]
+    return {**fields, "plugins_to_serialize": names}
 
 
-def check(options: TensorRTOptions, version: Version, toolchain: str = "the toolchain") -> None:
+def check(
+    options: TensorRTOptions,
+    version: Version,
+    toolchain: str = "the toolchain",
+    *,
+    lowering: Lowering | None = None,
+    plugins: Sequence[str] = (),
+) -> None:
     """Check that *version* has everything that *options* ask for, and that they do not contradict.
+
+    Args:
+        options: The build options.
+        version: The toolchain's TensorRT.
+        toolchain: Its name, for messages.
+        lowering: How the precision is lowered there, where that is known: types of layers are for
+            weakly typed networks, and must be among those that the precision allows.
+        plugins: ``target.plugins``, of which some may travel in the plan.
 
     Raises:
         PlanError: the first option that cannot be honoured, with the version it needs.
@@ -178,8 +116,28 @@ def check(options: TensorRTOptions, version: Version, toolchain: str = "the tool
         reason = why_missing(name, version)
         if reason:
             raise _refused(option, name, reason, version, toolchain)
-    for option, message, hint in (*_taken(options), *_contradictions(options)):
+    problems = [*_taken(options), *_contradictions(options), *_plugin_problems(options, plugins)]
+    if lowering is not None:
+        problems += _type_problems(options, lowering, version)
+    for option, message, hint in problems:
         raise PlanError(message, where=f"target.{option}", hint=hint)
+
+
+def tf32(options: TensorRTOptions, lowering: Lowering) -> bool:
+    """Return whether TF32 stays on: one switch for all, and off where a layer is given fp32."""
+    return lowering.tf32 and "fp32" not in options.layer_precisions.values()
+
+
+def kept_nodes(options: TensorRTOptions, nodes: Iterable[str]) -> list[str]:
+    """Return those of the ONNX *nodes* that ``layer_precisions`` give fp32, as the worker reads it.
+
+    Keys that are TensorRT's own names of layers are in no ONNX model, and so not among them.
+    """
+    from orchestrator.backends.tensorrt.worker import fits
+
+    precisions = options.layer_precisions
+    found = ((node, fits(precisions, [node])) for node in nodes)
+    return [node for node, keys in found if keys and precisions[keys[0]] == "fp32"]
 
 
 def _used(options: TensorRTOptions) -> Iterator[tuple[str, str]]:
@@ -188,6 +146,7 @@ def _used(options: TensorRTOptions) -> Iterator[tuple[str, str]]:
     for option, name in NEEDS.items():
         if getattr(options, option) != getattr(defaults, option):
             yield option, name
+    yield from _used_types(options)
     for pool in options.pools:
         yield f"pools.{pool}", f"MemoryPoolType.{pool}"
     for source in options.tactic_sources:
@@ -207,6 +166,30 @@ def _used(options: TensorRTOptions) -> Iterator[tuple[str, str]]:
         yield f"builder_flags.{flag}", f"BuilderFlag.{flag}"
     for name in set(options.builder_properties) - set(_OWN_PROPERTIES) - _NOT_SETTABLE:
         yield f"builder_properties.{name}", f"IBuilderConfig.{name}"
+
+
+def _used_types(options: TensorRTOptions) -> Iterator[tuple[str, str]]:
+    for mixed in options.mix_with:
+        yield "mix_with", f"BuilderFlag.{mixed.upper()}"
+    if options.precision_constraints:
+        flag = _CONSTRAINTS[options.precision_constraints]
+        yield "precision_constraints", f"BuilderFlag.{flag}"
+    for option, layer, word in _layer_types(options):
+        yield f"{option}.{layer}", f"DataType.{_TYPES[word]}"
+    for option in ("input_formats", "output_formats"):
+        for tensor, text in getattr(options, option).items():
+            word = text.rpartition(":")[0]
+            if word:
+                yield f"{option}.{tensor}", f"DataType.{_TYPES[word]}"
+
+
+def _layer_types(options: TensorRTOptions) -> Iterator[tuple[str, str, str]]:
+    """Yield (option, layer, type) of every type that a layer is given."""
+    for layer, kind in options.layer_precisions.items():
+        yield "layer_precisions", layer, kind
+    for layer, kinds in options.layer_output_types.items():
+        for word in [kinds] if isinstance(kinds, str) else kinds:
+            yield "layer_output_types", layer, word
 
 
 def _refused(option: str, name: str, reason: str, version: Version, toolchain: str) -> PlanError:
@@ -259,6 +242,15 @@ def _contradictions(options: TensorRTOptions) -> Iterator[tuple[str, str, str]]:
         )
     if options.gpu_fallback and options.dla_core is None:
         yield "gpu_fallback", "GPU fallback is for engines built for a DLA", "set target.dla_core"
+    if options.layer_device_types and options.dla_core is None:
+        text = "layers have a device of their own only beside a DLA"
+        yield "layer_device_types", text, "set target.dla_core, which the others then run on"
+    if options.precision_constraints and not any(_layer_types(options)):
+        yield (
+            "precision_constraints",
+            "no layer is given a type that could be constrained",
+            "set target.layer_precisions or target.layer_output_types, or leave it out",
+        )
     compatible = options.version_compatible or options.hardware_compatibility != "none"
     if compatible and options.native_instancenorm is False:
         yield (
@@ -269,3 +261,56 @@ def _contradictions(options: TensorRTOptions) -> Iterator[tuple[str, str, str]]:
     if options.l2_limit_tiling is not None and options.tiling_level in (None, "none"):
         text = "the L2 limit is for tiling, and tiling is off"
         yield "l2_limit_tiling", text, "set target.tiling_level, or leave it out"
+
+
+def _plugin_problems(
+    options: TensorRTOptions, plugins: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    for option in ("plugins_to_serialize", "ignore_parsed_plugin_libs"):
+        if getattr(options, option) and not options.version_compatible:
+            text = "only a version-compatible plan carries plugin libraries"
+            yield option, text, "add target.version_compatible=true, or leave it out"
+    names = [Path(path).name for path in plugins]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield "plugins", f"two plugin libraries are named '{name}'", "rename one of them"
+    for path in options.plugins_to_serialize:
+        if options.plugins_to_serialize.count(path) > 1:
+            yield "plugins_to_serialize", f"'{path}' is there twice", "keep one"
+        if path not in plugins:
+            text = f"'{path}' is not one of target.plugins"
+            hint = nearest(path, plugins) or "add it there: it is loaded for the build too"
+            yield "plugins_to_serialize", text, hint
+
+
+def _type_problems(
+    options: TensorRTOptions, lowering: Lowering, version: Version
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what *options* ask of types that *lowering* does not leave open."""
+    precision = f"precision={lowering.precision}"
+    if options.dla_core is not None and lowering.precision in ("fp32", "tf32"):
+        yield "dla_core", f"a DLA computes in fp16 and int8, not {precision}", "use precision=fp16"
+    if lowering.mode == "strong":
+        for option in _WEAK_ONLY:
+            if getattr(options, option):
+                yield (
+                    option,
+                    f"{precision} is strongly typed for TensorRT {version}: every type is the "
+                    "model's",
+                    "leave it out; precision.keep_nodes keeps operators in fp32",
+                )
+        return
+    if options.mix_with and not lowering.flags:
+        text = f"{precision} is not mixed with lower ones"
+        yield "mix_with", text, f"use precision={options.mix_with[0]}"
+    allowed = {"fp32", "int32", *options.mix_with, *(flag.lower() for flag in lowering.flags)}
+    for option, layer, word in _layer_types(options):
+        if word not in allowed:
+            hint = "use precision=int8" if word == "int8" else f"add target.mix_with=[{word}]"
+            hint = hint if lowering.flags else f"use precision={word}"
+            yield f"{option}.{layer}", f"{precision} does not use {word}", hint
+    if lowering.precision == "tf32" and "fp32" in options.layer_precisions.values():
+        text = "TF32 is one switch for the whole engine: no layer can be kept in fp32"
+        yield "layer_precisions", text, "use precision=fp32, or leave it out"
+    if options.precision_constraints == "prefer" and lowering.keep == "layers":
+        text = "operators that precision keeps in fp32 are obeyed, and TensorRT has one way for all"
+        yield "precision_constraints", text, "use obey, or move them to target.layer_precisions"

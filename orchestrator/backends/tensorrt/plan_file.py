@@ -10,7 +10,6 @@ It names no device: compute capability and the rest are in the manifest, ``<plan
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,14 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.backends.tensorrt.versions import Version, parse_version
-from orchestrator.errors import PlanError, StageError
+from orchestrator.backends.tensorrt.compatibility import (
+    Findings,
+    Reason,
+    check_device,
+    check_plugins,
+    check_version,
+)
+from orchestrator.errors import StageError
+from orchestrator.store.digests import of_file
 
 MAGIC: Final = b"ftrt"
 HEADER_BYTES: Final = 28
 SCHEMA: Final = 1
-#: Properties of a device that decide speed and memory, not whether a plan loads.
-_SAME_MODEL: Final = ("name", "sms", "memory_bytes", "l2_bytes")
+#: The plan's name in the store, in experiment directories and in packages.
+NAME: Final = "engine.plan"
+_DAMAGED: Final = "copy it again from where it was built, or build it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +52,29 @@ class Preflight:
 
     Attributes:
         loads: True, False, or None where something that decides it is not known.
-        reasons: Why not, or what is not known; each one sentence.
+        findings: Why not, or what is not known.
         warnings: What may make it slow or fail although it loads.
-        version: TensorRT's version in the header.
-        manifest: The manifest; None when there is none.
+        version: TensorRT's version in the header; empty where there is no header.
+        intact: Whether the bytes are those that the manifest was written for; None without one.
+        manifest: The manifest; None when there is none that can be read.
     """
 
     loads: bool | None
-    reasons: tuple[str, ...]
+    findings: tuple[Reason, ...]
     warnings: tuple[str, ...]
     version: str
+    intact: bool | None
     manifest: Mapping[str, Any] | None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why not, or what is not known; each one sentence."""
+        return tuple(finding.text for finding in self.findings)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to do about it, each once."""
+        return tuple(dict.fromkeys(one.hint for one in self.findings if one.hint))
 
 
 def manifest_path(plan: Path) -> Path:
@@ -74,16 +93,16 @@ def read_header(plan: Path) -> Header:
             head = file.read(HEADER_BYTES)
     except OSError as exc:
         raise StageError(f"the plan cannot be read: {exc.strerror}", where=str(plan)) from exc
-    if head[:4] != MAGIC[: len(head)] or not head:
+    if not head:
+        raise StageError("the file is empty", where=str(plan), hint=_DAMAGED)
+    if head[:4] != MAGIC[: len(head)]:
         raise StageError(
             "this is not a TensorRT plan: it does not begin with 'ftrt'",
             where=str(plan),
             hint="give the file that the build wrote; plans older than 8.6 cannot be read",
         )
     if len(head) < HEADER_BYTES:
-        raise StageError(
-            f"the plan ends after {len(head)} bytes", where=str(plan), hint="build it again"
-        )
+        raise StageError(f"the plan ends after {len(head)} bytes", where=str(plan), hint=_DAMAGED)
     if int.from_bytes(head[4:8], "little") != 0:
         raise StageError(
             "the plan's serialization version is not 0, the only one known",
@@ -95,11 +114,7 @@ def read_header(plan: Path) -> Header:
 
 def digest(plan: Path) -> str:
     """Return the SHA-256 of *plan* as 64 hexadecimal digits."""
-    found = hashlib.sha256()
-    with plan.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
+    return of_file(plan)
 
 
 def write_manifest(
@@ -151,25 +166,72 @@ def write_manifest(
 def read_manifest(plan: Path) -> dict[str, Any] | None:
     """Return the manifest of *plan*; None when there is none.
 
+    ``plan`` {sha256, bytes}, ``built`` (an identity), ``compatibility`` and ``plugins`` {file name:
+    SHA-256} have the types that :func:`write_manifest` gives them; of anything else nothing is
+    known.
+
     Raises:
-        StageError: it is not JSON, or of a newer schema.
+        StageError: it is damaged, or of a newer schema.
     """
     path = manifest_path(plan)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        _check_depth(found)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
-        raise StageError(f"the plan's manifest cannot be read: {exc}", where=str(path)) from exc
-    if not isinstance(found, dict) or not isinstance(found.get("plan"), dict):
-        raise StageError("the plan's manifest is not one of ours", where=str(path))
-    if not isinstance(found.get("schema"), int) or found["schema"] > SCHEMA:
+    except OSError as exc:
         raise StageError(
-            f"the plan's manifest has schema {found.get('schema')}; the newest known is {SCHEMA}",
+            f"the plan's manifest cannot be read: {exc.strerror}", where=str(path)
+        ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise StageError(
+            f"the plan's manifest is damaged: {exc}", where=str(path), hint=_DAMAGED
+        ) from exc
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise StageError("the plan's manifest is not one of ours", where=str(path), hint=_DAMAGED)
+    if schema > SCHEMA:
+        raise StageError(
+            f"the plan's manifest has schema {schema}; the newest known is {SCHEMA}",
             where=str(path),
             hint="use the version of orchestrate that wrote it, or a newer one",
         )
-    return found
+    wrong = _wrong_section(found)
+    if wrong:
+        raise StageError(
+            f"the plan's manifest is damaged: '{wrong}' is not what it should be",
+            where=str(path),
+            hint=_DAMAGED,
+        )
+    return dict(found)
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _check_depth(value: Any, most: int = 32) -> None:
+    if most == 0:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, most - 1)
+
+
+def _wrong_section(manifest: Mapping[str, Any]) -> str:
+    """Return the first section of *manifest* whose type is wrong; empty when none is."""
+    plan = manifest.get("plan")
+    if not isinstance(plan, dict) or type(plan.get("bytes")) is not int:
+        return "plan"
+    if not isinstance(plan.get("sha256"), str):
+        return "plan"
+    for name in ("built", "compatibility", "plugins"):
+        if not isinstance(manifest.get(name), dict):
+            return name
+    if not isinstance(manifest["built"].get("device"), dict | None):
+        return "built"
+    plugins = manifest["plugins"].values()
+    return "" if all(isinstance(sha256, str) for sha256 in plugins) else "plugins"
 
 
 def verify(plan: Path) -> dict[str, Any]:
@@ -187,143 +249,94 @@ def verify(plan: Path) -> dict[str, Any]:
         )
     reason = _damage(plan, manifest)
     if reason:
-        raise StageError(reason, where=str(plan), hint="copy or build it again")
+        raise StageError(reason, where=str(plan), hint=_DAMAGED)
     return manifest
 
 
-def check(plan: Path, here: Mapping[str, Any] | None) -> Preflight:
+def check(
+    plan: Path, here: Mapping[str, Any] | None, *, problem: Reason | None = None
+) -> Preflight:
     """Return whether *plan* will load *here*, and why not.
+
+    What is wrong with the file or its manifest is a finding too; a plan whose manifest is missing
+    or cannot be read is one of which little is known.
 
     Args:
         plan: The plan file; its manifest lies beside it.
-        here: The identity of a toolchain (``tensorrt``, ``platform``, ``device`` …), and
-            ``plugins`` {file name: SHA-256} of the libraries it would load; None: only the file.
+        here: The identity of a toolchain (``tensorrt``, ``platform``, ``device`` …), as far as it
+            is known, and ``plugins`` {file name: SHA-256} of the libraries it would load; None:
+            only the file.
+        problem: Why not all of *here* is known, in place of "TensorRT is not known".
 
     Raises:
-        StageError: the file is no plan, or its manifest cannot be read.
+        StageError: the file cannot be read.
     """
-    header = read_header(plan)
-    manifest = read_manifest(plan)
-    wrong: list[str] = []
-    unknown: list[str] = []
-    warnings: list[str] = []
-    if manifest is None:
-        unknown.append(
-            "the plan has no manifest: device, platform, plugins and intact bytes are not known"
-        )
-    else:
-        wrong.extend(filter(None, [_damage(plan, manifest)]))
-    if here is None:
-        unknown.append("no TensorRT was found here to hold the plan against")
-    else:
-        _check_version(header, manifest, here, wrong, unknown)
+    found = Findings()
+    header = _header(plan, found)
+    manifest = _manifest(plan, found)
+    intact = None if manifest is None else _is_intact(plan, manifest, found)
+    if problem is not None:
+        found.unknown.append(problem)
+    elif here is None:
+        found.unknown.append(Reason("no TensorRT was found here to hold the plan against"))
+    if here is not None:
+        if header is not None and (here.get("tensorrt") or problem is None):
+            check_version(header.version, manifest, here, found)
         if manifest is not None:
-            _check_device(manifest, here, wrong, unknown, warnings)
-            _check_plugins(manifest, here, wrong)
+            check_device(manifest, here, found)
+            check_plugins(manifest, here, found)
     return Preflight(
-        loads=False if wrong else (None if unknown else True),
-        reasons=tuple(wrong or unknown),
-        warnings=tuple(warnings),
-        version=str(header),
+        loads=False if found.wrong else (None if found.unknown else True),
+        findings=tuple(found.wrong or found.unknown),
+        warnings=tuple(found.warnings),
+        version=str(header or ""),
+        intact=intact,
         manifest=manifest,
     )
 
 
-def _damage(plan: Path, manifest: Mapping[str, Any]) -> str:
-    wanted = manifest["plan"]
-    size = plan.stat().st_size
-    if size != wanted.get("bytes"):
-        return f"the plan has {size} bytes, and its manifest says {wanted.get('bytes')}"
-    if digest(plan) != wanted.get("sha256"):
-        return "the plan's bytes are not those its manifest was written for (SHA-256 differs)"
-    return ""
-
-
-def _check_version(
-    header: Header,
-    manifest: Mapping[str, Any] | None,
-    here: Mapping[str, Any],
-    wrong: list[str],
-    unknown: list[str],
-) -> None:
-    version = _version(here)
-    if version is None:
-        unknown.append("the version of TensorRT here is not known")
-        return
-    parts = version.parts[:4]
-    if parts == header.version[: len(parts)]:
-        return
-    compatibility = (manifest or {}).get("compatibility", {})
-    if not compatibility.get("version"):
-        if manifest is None:
-            why = "and no manifest says that it is version-compatible"
-        else:
-            why = "and it is not version-compatible"
-        wrong.append(f"it was built by TensorRT {header}, here is {version}, {why}")
-        return
-    built = header.version[0]
-    newer = parts >= header.version[: len(parts)]
-    # NVIDIA's support matrix (11.4): a major's compatible plans load in that major and the next.
-    if version.major == built and not newer:
-        unknown.append(
-            f"it is version-compatible, but was built by a newer TensorRT {header} than {version}"
-        )
-    elif version.major != built and (built, version.major) not in ((8, 10), (10, 11)):
-        wrong.append(f"version-compatible plans of TensorRT {built} do not load in {version.major}")
-    if not compatibility.get("lean_runtime", True):
-        unknown.append(f"it needs the lean runtime of TensorRT {header}, which is not in the plan")
-
-
-def _check_device(
-    manifest: Mapping[str, Any],
-    here: Mapping[str, Any],
-    wrong: list[str],
-    unknown: list[str],
-    warnings: list[str],
-) -> None:
-    built, compatibility = manifest.get("built", {}), manifest.get("compatibility", {})
-    platform = built.get("platform")
-    if compatibility.get("platform") == "windows_amd64":
-        platform = "windows-amd64"
-    now_on = str(here.get("platform") or "")
-    if platform and now_on and str(platform).lower() != now_on.lower():
-        wrong.append(f"it is for {platform}, here is {here['platform']}")
-    then, now = built.get("device") or {}, here.get("device") or {}
-    built_for, has = then.get("compute_capability"), now.get("compute_capability")
-    level = compatibility.get("hardware", "none")
-    if not built_for or not has:
-        unknown.append("the compute capability here, or of the build, is not known")
-    elif level == "ampere_plus" and _capability(built_for) >= (8, 0):
-        if _capability(has) < (8, 0):
-            wrong.append(f"it is for compute capability >= 8.0, here is {has}")
-    elif built_for != has:
-        wrong.append(f"it is for compute capability {built_for}, here is {has}")
-    elif level == "none":
-        for key in _SAME_MODEL:
-            if key in then and key in now and then[key] != now[key]:
-                warnings.append(
-                    f"it was tuned on another device ({key} {then[key]}, here {now[key]}): it may "
-                    "be slow, or fail for lack of memory"
-                )
-
-
-def _check_plugins(manifest: Mapping[str, Any], here: Mapping[str, Any], wrong: list[str]) -> None:
-    found = here.get("plugins") or {}
-    for name, sha256 in (manifest.get("plugins") or {}).items():
-        if sha256 in found.values():
-            continue
-        if name in found:
-            wrong.append(f"the plugin library {name} is not the one the plan was built with")
-        else:
-            wrong.append(f"it needs the plugin library {name}")
-
-
-def _version(here: Mapping[str, Any]) -> Version | None:
+def _header(plan: Path, found: Findings) -> Header | None:
     try:
-        return parse_version(str(here.get("tensorrt", "")))
-    except PlanError:
+        return read_header(plan)
+    except StageError as exc:
+        if isinstance(exc.__cause__, OSError):
+            raise
+        found.wrong.append(Reason(exc.message, exc.hint))
         return None
 
 
-def _capability(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in str(text).split(".") if part.isdigit())
+def _manifest(plan: Path, found: Findings) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(plan)
+    except StageError as exc:
+        found.unknown.append(Reason(f"{manifest_path(plan).name}: {exc.message}", exc.hint))
+        return None
+    if manifest is None:
+        found.unknown.append(
+            Reason(
+                "the plan has no manifest: device, platform, plugins and intact bytes are not "
+                "known",
+                f"put {manifest_path(plan).name} from where it was built beside it",
+            )
+        )
+    return manifest
+
+
+def _is_intact(plan: Path, manifest: Mapping[str, Any], found: Findings) -> bool:
+    damage = _damage(plan, manifest)
+    if damage:
+        found.wrong.append(Reason(damage, _DAMAGED))
+    return not damage
+
+
+def _damage(plan: Path, manifest: Mapping[str, Any]) -> str:
+    wanted = manifest["plan"]
+    try:
+        size = plan.stat().st_size
+        if size != wanted["bytes"]:
+            return f"the plan has {size} bytes, and its manifest says {wanted['bytes']}"
+        if digest(plan) != wanted["sha256"]:
+            return "the plan's bytes are not those its manifest was written for (SHA-256 differs)"
+    except OSError as exc:
+        raise StageError(f"the plan cannot be read: {exc.strerror}", where=str(plan)) from exc
+    return ""

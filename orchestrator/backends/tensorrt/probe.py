@@ -146,6 +146,7 @@ def _key(toolchain: Toolchain, worker: Path, index: Index | None) -> str:
         "schema": _SCHEMA,
         "words": list(toolchain.words),
         "pipe": toolchain.pipe,
+        "device": toolchain.device,
         "worker": source,
         "environment": {name: os.environ.get(name) for name in _VARIABLES},
         "cwd": os.getcwd(),  # words may be relative  # noqa: PTH109  # a text
@@ -168,8 +169,11 @@ def _recall(text: str | None, toolchain: Toolchain, nvidia: Path, now: float) ->
         return None
 
 
-def _stamp(toolchain: Toolchain, path: Sequence[str], nvidia: Path) -> list[str]:
-    """Return what changes when the answer may: *path* is the interpreter, then its search path."""
+def _stamp(toolchain: Toolchain, path: Sequence[str], nvidia: Path) -> str:
+    """Return what changes when the answer may: *path* is the interpreter, then its search path.
+
+    A digest: words of a command may hold secrets, and it is stored.
+    """
     found = [f"installation {toolchain.installation}", *_driver(nvidia)]
     if toolchain.here:
         words = toolchain.words[toolchain.program_at :]
@@ -180,7 +184,7 @@ def _stamp(toolchain: Toolchain, path: Sequence[str], nvidia: Path) -> list[str]
         found += [_stat(file) for file in files]
         for name in path[1:]:
             found += _packages(Path(name))
-    return found
+    return digests.of_json("tensorrt-probe-stamp", found)
 
 
 def _driver(nvidia: Path) -> Iterator[str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import select
 import selectors
 import signal
 import subprocess
@@ -26,10 +28,14 @@ from orchestrator.backends.tensorrt.failures import Ended, explain, not_started,
 from orchestrator.backends.tensorrt.transport import RESULT, Lines, receive
 
 Json = dict[str, Any]
+#: Writes all of its argument to the toolchain's stdin.
+Write = Callable[[bytes], None]
 
 _KEPT_LINES: Final = 200
 _READ_BYTES: Final = 1 << 20
+_LINE_BYTES: Final = 1 << 16  # of stderr; a longer line is shown in parts
 _POLL_S: Final = 0.5
+_LOOK_S: Final = 0.01
 _GRACE_S: Final = 5.0  # for what still runs when the worker has ended: ssh, docker, a wrapper
 _DRAIN_S: Final = 1.0  # for what a process that has ended left in its streams
 _ARCHIVE: Final = ".received.tar"
@@ -83,7 +89,8 @@ class Process:
     others: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     process: subprocess.Popen[bytes] | None = None
     feeder: threading.Thread | None = None
-    failure: OSError | None = None
+    failure: Exception | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.archive = self.directory / _ARCHIVE
@@ -91,8 +98,8 @@ class Process:
         self.lines = Lines(self.archive)
         self.begun = time.monotonic()
 
-    def start(self, line: Sequence[str], feed: Callable[[int], None]) -> None:
-        """Start *line*, and a thread that lets *feed* write to its stdin, which stays open.
+    def start(self, line: Sequence[str], feed: Callable[[Write], None]) -> None:
+        """Start *line*, and a thread in which *feed* writes to its stdin, which stays open.
 
         Raises:
             ToolchainError: the operating system would not start it.
@@ -110,25 +117,43 @@ class Process:
         except OSError as exc:
             raise not_started(self.name, line[0], exc) from exc
         assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)  # our end of the pipe: see _write
+        feeder = threading.Thread(
+            target=self._feed, args=(feed,), name="toolchain-stdin", daemon=True
+        )
+        feeder.start()
+        self.feeder = feeder
+
+    def _feed(self, feed: Callable[[Write], None]) -> None:
+        try:
+            feed(self._write)
+        except BrokenPipeError:
+            pass  # it has ended; how, its exit code says
+        except Exception as exc:  # noqa: BLE001  # the caller hears of it: else both would wait
+            self.failure = exc
+
+    def _write(self, data: bytes) -> None:
+        """Write all of *data*, unless we stop: whoever inherited the other end may never read."""
+        assert self.process is not None
+        assert self.process.stdin is not None
         descriptor = self.process.stdin.fileno()
-
-        def run() -> None:
-            try:
-                feed(descriptor)
-            except BrokenPipeError:
-                pass  # it has ended; how, its exit code says
-            except OSError as exc:
-                self.failure = exc  # a file of ours: the caller hears of it
-
-        self.feeder = threading.Thread(target=run, name="toolchain-stdin", daemon=True)
-        self.feeder.start()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        view = memoryview(data)
+        while view:
+            if self.stopping.is_set():
+                raise BrokenPipeError
+            if poll.poll(_POLL_S * 1e3):
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(descriptor, view) :]
 
     def listen(self) -> None:
         """Take events and lines until the process has ended.
 
         Raises:
             ToolchainError: the time is up.
-            OSError: a file of the request cannot be read, or the disk is full.
+            OSError: the disk is full.
+            Exception: what *feed* raised, such as OSError: a file of the request cannot be read.
         """
         process = self.process
         assert process is not None
@@ -146,34 +171,64 @@ class Process:
                         selector.unregister(key.fileobj)
                 if self.failure is not None:
                     raise self.failure
-                if closing is None and process.poll() is not None:
+                if closing is None and self._over():
                     closing = time.monotonic() + _DRAIN_S
                 elif closing is None and self.worker_code is not None:
                     closing = time.monotonic() + _GRACE_S
                 if closing is not None and time.monotonic() > closing:
                     break  # something in the background holds the streams open
                 self._check_time()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
+        self._wait(_GRACE_S)
 
     def stop(self) -> None:
         """End what still runs, and let go of everything; safe at any time."""
-        process, feeder = self.process, self.feeder
+        process = self.process
         if process is None:
             return
-        assert process.stdin is not None
-        if feeder is None or not feeder.is_alive():
-            process.stdin.close()  # the carrier, here or far away, ends its worker now
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S if process.poll() is None else 0)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-        process.wait()
-        if feeder is not None:
-            feeder.join(_GRACE_S)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None and not (feeder and feeder.is_alive()):
+        try:
+            if self._release():
+                self._wait(_GRACE_S)
+        finally:  # whatever interrupts us
+            if process.returncode is None:  # it leads a group of its own, see _over
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold it for ever
+            process.wait(_GRACE_S)
+        self._release()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
                 stream.close()
+
+    def _release(self) -> bool:
+        """Close stdin: the carrier, here or far away, ends its worker then. Return whether it is.
+
+        It stays open while a file that is being sent cannot be read: its number is in use.
+        """
+        self.stopping.set()
+        if self.feeder is not None:
+            self.feeder.join(_GRACE_S)
+            if self.feeder.is_alive():
+                return False
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return True
+
+    def _over(self) -> bool:
+        """Whether it has ended; not reaped, so that its group's number stays its own."""
+        assert self.process is not None
+        if self.process.returncode is not None:
+            return True
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self.process.pid, look) is not None
+        except ChildProcessError:  # somebody else's handler took it
+            return True
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._over() and time.monotonic() < end:
+            time.sleep(_LOOK_S)
 
     def result(self) -> Json:
         """Return the result that was left, as it is.
@@ -195,10 +250,11 @@ class Process:
 
     def _ended(self) -> Ended:
         assert self.process is not None
+        code = self.process.returncode
         return Ended(
             name=self.name,
             program=self.program,
-            code=self.process.returncode,
+            code=-signal.SIGKILL if code is None else code,
             began=self.interpreter is not None,
             worker_code=self.worker_code,
             said=list(self.errors or self.others),
@@ -218,7 +274,9 @@ class Process:
 
         def take(data: bytes) -> None:
             nonlocal rest
-            *whole, rest = (rest + data).split(b"\n") if data else (rest, b"")
+            *whole, rest = re.split(rb"[\r\n]", rest + data) if data else (rest, b"")
+            if len(rest) > _LINE_BYTES:
+                whole, rest = [*whole, rest], b""
             for line in whole:
                 text = line.decode(errors="replace").rstrip()
                 if text:
@@ -247,7 +305,7 @@ class Process:
         ends = [time.monotonic() + _POLL_S]
         if closing is not None:
             ends.append(closing)
-        if self.watch.timeout_s is not None:
+        if self.watch.timeout_s is not None and self.worker_code is None:
             ends.append(self.begun + self.watch.timeout_s)
         return max(0.0, min(ends) - time.monotonic())
 

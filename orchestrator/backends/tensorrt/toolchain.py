@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from orchestrator.backends.tensorrt.failures import WHERE, ToolchainError
-from orchestrator.backends.tensorrt.process import Process, Watch
+from orchestrator.backends.tensorrt.process import Process, Watch, Write
 from orchestrator.backends.tensorrt.transport import (
     REQUEST,
     RESULT,
@@ -21,7 +21,6 @@ from orchestrator.backends.tensorrt.transport import (
     head,
     place,
     send,
-    write_all,
 )
 from orchestrator.errors import ConfigError
 
@@ -46,6 +45,7 @@ class Toolchain:
         installation: For ssh and docker: any text that names what is installed there (an image's
             digest); a new one forgets what was probed.
         max_age_s: For ssh and docker: a probe older than this is repeated.
+        device: CUDA device, as the toolchain's process counts them.
     """
 
     name: str = "local"
@@ -53,6 +53,7 @@ class Toolchain:
     transport: Transport = "auto"
     installation: str = ""
     max_age_s: float = 24 * 3600.0
+    device: int = 0
 
     def __post_init__(self) -> None:
         if self.command is not None and not (self.command and all(self.command)):
@@ -95,6 +96,17 @@ class Toolchain:
         """Whether it is an interpreter of this machine, whose files can be looked at."""
         return not self.pipe and self.program not in ("ssh", *_CONTAINERS)
 
+    def as_json(self) -> Json:
+        """Return it for a request, from which :meth:`from_json` makes it again."""
+        return {**asdict(self), "command": None if self.command is None else list(self.command)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Toolchain:
+        """Return the toolchain that :meth:`as_json` described; further fields are left out."""
+        fields = {name: found[name] for name in cls.__dataclass_fields__}
+        command = fields.pop("command")
+        return cls(**fields, command=None if command is None else tuple(command))
+
     def line(self) -> list[str]:
         """Return the whole command line that is started."""
         words, at = list(self.words), self.program_at
@@ -132,7 +144,7 @@ def call(
 
     Args:
         toolchain: The interpreter that has TensorRT.
-        request: A JSON object; every path in it is relative to *directory*.
+        request: A JSON object; every path in it is relative to *directory*. The device is added.
         directory: An existing, empty, writable directory.
         files: What the request reads: relative name → file or directory of this machine, linked
             there, or sent.
@@ -149,17 +161,18 @@ def call(
     watch = watch or Watch()
     directory = directory.absolute()
     (directory / RESULT).unlink(missing_ok=True)
-    (directory / REQUEST).write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
+    whole = {"device": toolchain.device, **request}
+    (directory / REQUEST).write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
     files = dict(files or {})
     if not toolchain.pipe:
         place(directory, files, link=toolchain.here)
     where = "-" if toolchain.pipe else str(directory)
     first = head(worker, [where], files=toolchain.pipe)
 
-    def feed(descriptor: int) -> None:
-        write_all(descriptor, first)
+    def feed(write: Write) -> None:
+        write(first)
         if toolchain.pipe:
-            send(lambda data: write_all(descriptor, data), directory, files)
+            send(write, directory, files)
 
     process = Process(
         name=toolchain.name, program=toolchain.program, directory=directory, watch=watch

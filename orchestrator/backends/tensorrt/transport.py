@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import shutil
 import tarfile
@@ -238,14 +237,3 @@ def _event(line: bytes) -> Json | str:
         if isinstance(found, dict) and isinstance(found.get("event"), str):
             return found
     return text
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of *data*.
-
-    Raises:
-        BrokenPipeError: nobody reads any more.
-    """
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

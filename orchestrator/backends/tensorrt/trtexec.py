@@ -2,7 +2,11 @@
 
 Flags were read in NVIDIA's ``sampleOptions.cpp`` of 8.6.1, 10.0.1 … 10.16 and 11.1. What no flag
 says is named in a comment behind the command, so that nobody takes the line for more than it is.
-The command was not run.
+The command was not run; the option parsers of 8.6.1, 10.16 and 11.1, compiled alone, take it.
+
+Not a build option of ours, since something else decides it: ``--calibProfile`` and the shapes for
+calibration (the batches of the data group), ``--best`` (a precision is one word; ``mix_with`` adds
+types), ``--stronglyTyped`` (the version), ``--sparsity=force`` (it rewrites weights).
 """
 
 from __future__ import annotations
@@ -11,9 +15,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from orchestrator.backends.tensorrt.options import TensorRTOptions
+from orchestrator.backends.tensorrt.options import tf32
 from orchestrator.backends.tensorrt.profiles import ProfileShapes
+from orchestrator.backends.tensorrt.trtexec_network import (
+    debugging,
+    layer_devices,
+    layer_types,
+    plugin_libraries,
+    quoted,
+    tensor_formats,
+)
 from orchestrator.backends.tensorrt.versions import Lowering, Version
+from orchestrator.config.tensorrt import TensorRTOptions
 
 _PRECISION_FLAGS: Final = {"FP16": "--fp16", "BF16": "--bf16", "INT8": "--int8", "FP8": "--fp8"}
 _POOLS: Final = {
@@ -76,6 +89,8 @@ def trtexec_line(
     timing_cache: str | None = None,
     calibration_cache: str | None = None,
     plugins: Sequence[str] = (),
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
 ) -> str:
     """Return the command as one shell line; what it cannot say follows behind ``#``.
 
@@ -91,31 +106,41 @@ def trtexec_line(
         timing_cache: Path of the timing cache, if one is used.
         calibration_cache: int8 by calibrators: path of the calibration table.
         plugins: Plugin libraries.
+        inputs: Type (``float32``) of each input in the network's order: trtexec wants the format of
+            all where one is given.
+        outputs: The same of outputs.
     """
     words = ["trtexec", f"--onnx={onnx}", f"--saveEngine={plan}", "--skipInference"]
     lacking: list[str] = []
-    words += _precision(precision, version, calibration_cache, lacking)
-    if precision.keep == "layers" and keep_nodes:
-        layers = ",".join(f"{_quoted(node)}:fp32" for node in keep_nodes)
-        words += ["--precisionConstraints=obey", f"--layerPrecisions={layers}"]
+    words += _precision(options, precision, version, calibration_cache, lacking)
+    words += layer_types(options, precision, version, keep_nodes, lacking)
     if precision.keep == "layers" and keep_op_types:
         lacking.append(f"fp32 for {', '.join(keep_op_types)}")
     words += _profiles(profiles, version, lacking)
     words += _options(options, version, lacking)
+    words += layer_devices(options, version, lacking)
+    ports = {"input": inputs or {}, "output": outputs or {}}
+    words += tensor_formats(options, version, ports, lacking)
+    words += debugging(options)
     if timing_cache is not None:
         words.append(f"--timingCacheFile={timing_cache}")
-    words += [f"--staticPlugins={path}" for path in plugins]
+    words += plugin_libraries(options, plugins)
     line = " ".join(shlex.quote(word) for word in words)
     return f"{line}  # no flag for: {'; '.join(lacking)}" if lacking else line
 
 
 def _precision(
-    lowering: Lowering, version: Version, calibration_cache: str | None, lacking: list[str]
+    options: TensorRTOptions,
+    lowering: Lowering,
+    version: Version,
+    calibration_cache: str | None,
+    lacking: list[str],
 ) -> list[str]:
-    words = [_PRECISION_FLAGS[flag] for flag in lowering.flags if flag in _PRECISION_FLAGS]
+    flags = dict.fromkeys([*lowering.flags, *(word.upper() for word in options.mix_with)])
+    words = [_PRECISION_FLAGS[flag] for flag in flags if flag in _PRECISION_FLAGS]
     if lowering.mode == "strong" and version.major == 10:
         words.append("--stronglyTyped")  # 11 takes and ignores it: every network is
-    if not lowering.tf32:
+    if not tf32(options, lowering):
         words.append("--noTF32")
     if lowering.calibrator and calibration_cache is not None:
         words.append(f"--calib={calibration_cache}")
@@ -132,7 +157,7 @@ def _profiles(profiles: Sequence[ProfileShapes], version: Version, lacking: list
             words.append(f"--profile={index}")
         for point in ("min", "opt", "max"):
             shapes = (
-                f"{_quoted(name)}:{'x'.join(map(str, ranges[point]))}"
+                f"{quoted(name)}:{'x'.join(map(str, ranges[point]))}"
                 for name, ranges in profile.items()
                 if ranges[point]
             )
@@ -169,6 +194,8 @@ def _options(options: TensorRTOptions, version: Version, lacking: list[str]) -> 
     yield from _members(options.parser_flags, _PARSER_FLAGS, version, "parser_flags", lacking)
     if options.strict_nans:
         lacking.append("strict_nans")
+    if options.max_threads is not None:
+        lacking.append(f"max_threads={options.max_threads}")
     lacking.extend(f"builder_properties.{name}" for name in options.builder_properties)
 
 
@@ -226,8 +253,3 @@ def _members(
             yield flag
         elif on or not flag:
             lacking.append(f"{option}.{name}={str(on).lower()}")
-
-
-def _quoted(name: str) -> str:
-    """Return a tensor's or layer's name as trtexec reads it: in single quotes if it has colons."""
-    return f"'{name}'" if ":" in name else name

@@ -31,13 +31,12 @@ from typing import Any, Final, Literal
 
 from orchestrator.backends.tensorrt.api_since import NEWEST, SINCE
 from orchestrator.errors import PlanError
+from orchestrator.numerics.opsets import LEAST_OPSET
 
 Calibrator = Literal["entropy2", "minmax"]
 _CLASS_OF: Final = {"entropy2": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 #: Least compute capability that computes in a precision (CUDA programming guide, arithmetic).
 LEAST_COMPUTE_CAPABILITY: Final = {"tf32": (8, 0), "bf16": (8, 0), "int8": (6, 1), "fp8": (8, 9)}
-#: Least opset at which ONNX has the types a lowering needs.
-LEAST_OPSET: Final = {"fp16": 13, "bf16": 22, "int8": 13, "fp8": 19}
 
 
 @dataclass(frozen=True, order=True)

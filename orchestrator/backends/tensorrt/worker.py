@@ -18,13 +18,14 @@ It runs under whatever interpreter has TensorRT: Python >= 3.8, TensorRT 8.6 to 
 generation of cuda-python, and it may travel as text through ``ssh HOST python -c``. So it imports
 nothing of this project and stays one file, longer than a module here would be; its sections hold
 one concept each: failures, events and log, versions, options, ONNX files, CUDA, identity,
-callbacks, building, loading, running, operations, transports, the process. Only ``trt.*`` names
+callbacks, arrays, building, layers and tensors, loading, running, operations, transports, the
+process. Only ``trt.*`` names
 listed in :data:`AVAILABLE` differ between versions; the contract tests hold this file against real
 bindings.
 """
 
 # Paths stay text here: they come from JSON and go to TensorRT and CUDA as text.
-# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123
+# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -259,6 +260,10 @@ AVAILABLE = {
     "EngineStat": ("10.14", ""),
     "EngineStat.TOTAL_WEIGHTS_SIZE": ("10.14", ""),
     "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": ("10.9", ""),
+    "IAttention.decomposable": ("10.14", ""),
+    "IAttention.name": ("10.14", ""),
+    "IAttentionBoundaryLayer.attention": ("10.14", ""),
+    "IAttentionInputLayer": ("10.14", ""),
     "IBuilderConfig.build_route": ("11.1", ""),
     "IBuilderConfig.int8_calibrator": ("", "11.0"),
     "IBuilderConfig.l2_limit_for_tiling": ("10.8", ""),
@@ -277,11 +282,17 @@ AVAILABLE = {
     "ILayer.precision": ("", "11.0"),
     "ISerializationConfig": ("10.0", ""),
     "ILayer.set_output_type": ("", "11.0"),
+    "INetworkDefinition.mark_debug": ("10.0", ""),
+    "INetworkDefinition.mark_unfused_tensors_as_debug_tensors": ("10.12", ""),
     "INetworkDefinition.mark_weights_refittable": ("10.2", ""),
+    "IPluginRegistry.all_creators": ("10.0", ""),
+    "IPluginRegistry.plugin_creator_list": ("", "11.0"),
     "IProgressMonitor": ("10.0", ""),
+    "LayerType.ATTENTION_INPUT": ("10.14", ""),
     "MemoryPoolType.TACTIC_SHARED_MEMORY": ("10.0", ""),
     "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": ("", "11.0"),
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": ("10.0", ""),
+    "OnnxParser.set_builder_config": ("10.15", ""),
     "OnnxParserFlag.ADJUST_FOR_DLA": ("10.16", ""),
     "OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE": ("10.15", ""),
     "OnnxParserFlag.ENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA": ("10.11", ""),
@@ -350,14 +361,15 @@ def lacking(name: str, version: str, have: Sequence[str] = ()) -> str:
 
 
 class Step(NamedTuple):
-    """One thing to set on a builder configuration or parser.
+    """One thing to set on a builder, its configuration, a parser or a network.
 
     Attributes:
         option: The option it comes from, for messages.
         verb: ``flag``, ``parser_flag``, ``preview``, ``tactic`` (value: on or off), ``pool``
-        (bytes),
-            ``property`` (the value itself) or ``dla`` (a core).
-        name: The member of the verb's enum, or the property of ``IBuilderConfig``.
+            (bytes), ``property`` and ``builder`` (the value itself), ``dla`` (a core), or one of
+            :data:`NETWORK_NEEDS`.
+        name: The member of the verb's enum, or the property of ``IBuilderConfig`` or ``Builder``;
+            for a network, the layer or tensor, as the user names it.
         value: See ``verb``; ``Enum.MEMBER`` as a property's value names an enum's member.
     """
 
@@ -375,6 +387,57 @@ VERB_ENUM = {
     "tactic": "TacticSource",
     "pool": "MemoryPoolType",
     "property": "IBuilderConfig",
+    "builder": "Builder",
+}
+#: Options about layers and tensors, which wait until the network is parsed → their steps' verb.
+NETWORK_OPTIONS = {
+    "input_formats": "input",
+    "output_formats": "output",
+    "layer_precisions": "precision",
+    "layer_output_types": "output_type",
+    "layer_device_types": "device",
+    "mark_debug": "debug",
+    "decomposable_attentions": "decompose",
+}
+#: Such a verb → what it needs of TensorRT.
+NETWORK_NEEDS = {
+    "input": "ITensor.allowed_formats",
+    "output": "ITensor.allowed_formats",
+    "precision": "ILayer.precision",
+    "output_type": "ILayer.set_output_type",
+    "device": "IBuilderConfig.set_device_type",
+    "debug": "INetworkDefinition.mark_debug",
+    "unfused": "INetworkDefinition.mark_unfused_tensors_as_debug_tensors",
+    "decompose": "IAttention.decomposable",
+}
+#: Options that :func:`plugins_in_plan` reads.
+PLUGIN_OPTIONS = ("plugins_to_serialize", "ignore_parsed_plugin_libs")
+CONSTRAINT_FLAGS = {"obey": "OBEY_PRECISION_CONSTRAINTS", "prefer": "PREFER_PRECISION_CONSTRAINTS"}
+#: trtexec's words for types and memory layouts of tensors.
+TYPE_WORDS = {
+    "fp32": "FLOAT",
+    "fp16": "HALF",
+    "bf16": "BF16",
+    "int8": "INT8",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+}
+LAYOUT_WORDS = {
+    "chw": "LINEAR",
+    "chw2": "CHW2",
+    "chw4": "CHW4",
+    "chw16": "CHW16",
+    "chw32": "CHW32",
+    "cdhw32": "CDHW32",
+    "hwc": "HWC",
+    "hwc8": "HWC8",
+    "hwc16": "HWC16",
+    "dhwc": "DHWC",
+    "dhwc8": "DHWC8",
+    "dla_linear": "DLA_LINEAR",
+    "dla_hwc4": "DLA_HWC4",
 }
 FLAG_OPTIONS = {
     "sparsity": "SPARSE_WEIGHTS",
@@ -419,6 +482,20 @@ def option_steps(options: Mapping[str, Any]) -> list[Step]:
     for option, value in options.items():
         if value is not None:
             steps.extend(_steps_of(option, value))
+    return steps + _constraint_steps(options)
+
+
+def _constraint_steps(options: Mapping[str, Any]) -> list[Step]:
+    """Return the flags under which types of layers count; fp32 for a layer means no TF32."""
+    option = next(
+        (name for name in ("layer_precisions", "layer_output_types") if options.get(name)), ""
+    )
+    if not option:
+        return []
+    flag = CONSTRAINT_FLAGS[options.get("precision_constraints") or "obey"]
+    steps = [Step(option, "flag", flag, True)]
+    if "fp32" in (options.get("layer_precisions") or {}).values():
+        steps.append(Step("layer_precisions", "flag", "TF32", False))
     return steps
 
 
@@ -460,7 +537,19 @@ def _steps_of(option: str, value: Any) -> Iterator[Step]:  # noqa: PLR0912  (one
             yield Step(f"{option}.{name}", "property", name, item)
     elif option == "dla_core":
         yield Step(option, "dla", "", int(value))
-    else:
+    elif option == "max_threads":
+        yield Step(option, "builder", option, value)
+    elif option == "mix_with":
+        for word in value:
+            yield Step(option, "flag", word.upper(), True)
+    elif option == "mark_unfused_debug":
+        if _on(option, value):
+            yield Step(option, "unfused", "", True)
+    elif option in NETWORK_OPTIONS:
+        entries = value.items() if isinstance(value, dict) else ((name, True) for name in value)
+        for name, item in entries:
+            yield Step(option, NETWORK_OPTIONS[option], name, item)
+    elif option not in (*PLUGIN_OPTIONS, "precision_constraints"):
         raise Failure("bug", f"the worker knows no option '{option}'")
 
 
@@ -470,6 +559,24 @@ def _on(option: str, value: Any) -> bool:
     if not isinstance(found, bool):
         raise Failure("refused", f"{option}={value!r} is neither true nor false")
     return found
+
+
+def io_format(text: str) -> tuple[str | None, list[str]]:
+    """Return the DataType and the TensorFormats that ``[type:]layout[+layout…]`` names.
+
+    Raises:
+        Failure: bug; the words were checked when the build was planned.
+    """
+    kind, _, layouts = text.rpartition(":")
+    try:
+        return TYPE_WORDS[kind] if kind else None, [LAYOUT_WORDS[one] for one in layouts.split("+")]
+    except KeyError as exc:
+        raise Failure("bug", f"{exc} in '{text}' is no type or layout") from exc
+
+
+def output_types(value: Any) -> list[str]:
+    """Return the words of a ``layer_output_types`` entry: one for all outputs, or one each."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def precision_steps(precision: Mapping[str, Any]) -> list[Step]:
@@ -510,6 +617,9 @@ def _problem(trt: Any, step: Step) -> str | None:
     if step.verb == "dla":
         return None
     version = str(trt.__version__)
+    if step.verb in NETWORK_NEEDS:
+        missing = [name for name in _needed(step) if lookup(trt, name) is None]
+        return f"{step.name}: {lacking(missing[0], version)}" if missing else None
     name = f"{VERB_ENUM[step.verb]}.{step.name}"
     if lookup(trt, name) is None:
         # Turning off what a version never had asks for nothing; a name unknown to all is a typo.
@@ -524,14 +634,29 @@ def _problem(trt: Any, step: Step) -> str | None:
     return None
 
 
-def apply_steps(trt: Any, config: Any, parser: Any, steps: Sequence[Step], log: Log) -> None:
-    """Set *steps* on a configuration and a parser.
+def _needed(step: Step) -> list[str]:
+    """Return the TensorRT names that a step about layers or tensors needs."""
+    names = [NETWORK_NEEDS[step.verb]]
+    if step.verb in ("input", "output"):
+        kind, layouts = io_format(step.value)
+        names += [f"TensorFormat.{layout}" for layout in layouts]
+        names += [f"DataType.{kind}"] if kind else []
+    elif step.verb in ("precision", "output_type"):
+        names += [f"DataType.{TYPE_WORDS[word]}" for word in output_types(step.value)]
+    return names
+
+
+def apply_steps(work: Building, steps: Sequence[Step]) -> None:
+    """Set *steps* on a builder, its configuration and its parser; not those about the network.
 
     Raises:
         Failure: refused, when TensorRT does not take one: it raises, or only logs an error.
     """
+    trt, log, config = work.session.trt, work.session.log, work.config
     sources = config.get_tactic_sources()
     for step in steps:
+        if step.verb in NETWORK_NEEDS:
+            continue
         before = log.mark()
         try:
             if step.verb == "tactic":
@@ -539,7 +664,7 @@ def apply_steps(trt: Any, config: Any, parser: Any, steps: Sequence[Step], log: 
                 sources = sources | bit if step.value else sources & ~bit
                 done = config.set_tactic_sources(sources)
             else:
-                done = _apply(trt, config, parser, step)
+                done = _apply(work, step)
             reason = "it was not taken" if done is False else ""
         except (TypeError, ValueError, RuntimeError, AttributeError) as exc:
             reason = str(exc).splitlines()[0]
@@ -549,10 +674,15 @@ def apply_steps(trt: Any, config: Any, parser: Any, steps: Sequence[Step], log: 
             raise Failure("refused", f"{step.option}={step.value}: {text}")
 
 
-def _apply(trt: Any, config: Any, parser: Any, step: Step) -> Any:
+def _apply(work: Building, step: Step) -> Any:
+    trt, builder, config, parser = work.session.trt, work.builder, work.config, work.parser
     if step.verb == "dla":
+        if step.value >= builder.num_DLA_cores:
+            raise ValueError(f"this device has {builder.num_DLA_cores} DLA cores")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = step.value
+    elif step.verb == "builder":
+        setattr(builder, step.name, step.value)
     elif step.verb == "property":
         value = step.value
         if isinstance(value, str) and MEMBER_NAME.fullmatch(value):
@@ -565,6 +695,8 @@ def _apply(trt: Any, config: Any, parser: Any, step: Step) -> Any:
         if step.verb == "preview":
             return config.set_preview_feature(member, step.value)
         if step.verb == "parser_flag":
+            if step.name == "REPORT_CAPABILITY_DLA" and step.value:
+                parser.set_builder_config(config)  # what the DLA is asked with
             return parser.set_flag(member) if step.value else parser.clear_flag(member)
         return config.set_flag(member) if step.value else config.clear_flag(member)
     return None
@@ -1039,10 +1171,36 @@ CALIBRATORS = {"entropy2": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCali
 # == Session ===================================================================================
 
 
+#: A plugin registry's list of what is registered: since 10.0, before 11.0.
+CREATOR_LISTS = ("all_creators", "plugin_creator_list")
+
+
+class Laps:
+    """Where an operation's wall time goes, in seconds by name."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap, or since the beginning, as *name*."""
+        now = time.perf_counter()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+    def report(self, inside: str) -> dict[str, float]:
+        """Return every lap's seconds, and as ``outside`` the sum of all but *inside*."""
+        outside = math.fsum(value for name, value in self._seconds.items() if name != inside)
+        return {
+            name: round(value, 4) for name, value in (*self._seconds.items(), ("outside", outside))
+        }
+
+
 class Session:
     """One operation's surroundings: the request's directory, TensorRT, CUDA, log and events."""
 
     def __init__(self, directory: str, request: Json, channel: Channel) -> None:
+        self.laps = Laps()
         self.directory = directory
         self.request = request
         self.channel = channel
@@ -1061,6 +1219,7 @@ class Session:
         self.trt = load_tensorrt()
         self.seen.update(tensorrt_identity(self.trt))
         self.cuda = load_cuda()
+        self.laps.lap("import")
         device = int(self.request.get("device", 0))
         count = device_count(self.cuda)
         if device >= count:
@@ -1076,6 +1235,7 @@ class Session:
                 differences=found,
             )
         self.logger = make_logger(self.trt, self.log)
+        self.laps.lap("open")
 
     def prepare(self) -> None:
         """Register TensorRT's own plugins and load the user's libraries.
@@ -1085,22 +1245,48 @@ class Session:
         """
         self.trt.init_libnvinfer_plugins(self.logger, "")
         for plugin in self.request.get("plugins") or ():
-            self._load_plugin(self.path(plugin))
+            self.load_plugin(self.path(plugin))
+        self.laps.lap("plugins")
 
-    def _load_plugin(self, path: str) -> None:
-        before = self.log.mark()
+    def load_plugin(self, path: str) -> None:
+        """Load a library of plugins, of either kind.
+
+        Static ones (trtexec's ``--staticPlugins``) register their plugins while they are loaded;
+        dynamic ones (``--dynamicPlugins``) wait to be asked by the registry, which refuses plugins
+        that are registered already, without a word (seen on 8.6.0). So a library that does both is
+        loaded only.
+
+        Raises:
+            Failure: refused.
+        """
+        before, registered = self.log.mark(), self._creators()
+        name = f"plugin library '{os.path.basename(path)}'"
         hint = "build it for this TensorRT and CUDA; target.plugins lists the libraries"
+        if not os.path.isfile(path):
+            raise Failure("refused", f"{name} is not there: {path}", hint, where="target.plugins")
         try:
-            library = ctypes.CDLL(path)  # a library of static registrations is done here
+            library = ctypes.CDLL(path)
         except OSError as exc:
-            raise Failure("refused", f"the plugin library cannot be loaded: {exc}", hint) from exc
+            text = f"{name} cannot be loaded: {str(exc).replace(path + ': ', '')}"
+            raise Failure("refused", text, hint, where="target.plugins") from exc
+        if self._creators() > registered:
+            return
         # Names that the registry looks for: getPluginCreators in 8.6, getCreators since 10.0.
         if not any(hasattr(library, name) for name in ("getPluginCreators", "getCreators")):
+            self.log.add("warning", f"{name} brings no TensorRT plugins")
             return
         registry = self.trt.get_plugin_registry()
-        if registry.load_library(path) is None or self.log.errors(before):
-            reason = quoted(self.log.errors(before))
-            raise Failure("refused", f"TensorRT does not take {path}: {reason}", hint)
+        taken, errors = registry.load_library(path) is not None, self.log.errors(before)
+        if not taken or errors:
+            reason = quoted(errors) if errors else "some of its plugins are registered already"
+            text = f"TensorRT does not take {name}: {reason}"
+            raise Failure("refused", text, hint, where="target.plugins")
+
+    def _creators(self) -> int:
+        """Return how many plugins are registered."""
+        registry = self.trt.get_plugin_registry()
+        lists = [getattr(registry, name, None) for name in CREATOR_LISTS]
+        return next((len(found) for found in lists if found is not None), 0)
 
     def path(self, name: str) -> str:
         """Return a path of the request: absolute, or relative to its directory."""
@@ -1432,8 +1618,9 @@ def as_type(name: str, array: Array, dtype: str) -> Array:
     """Return *array* contiguous and in the engine's *dtype*; bfloat16 as its bits (uint16).
 
     Integers are converted when every value fits (TensorRT 8.6 has int32 where ONNX has int64);
-    float64 becomes float32, as the ONNX parser makes of the model; float32 becomes bfloat16, to
-    nearest even. Nothing else is converted.
+    float64 becomes float32, as the ONNX parser makes of the model; float32 becomes bfloat16 or
+    float16 where the engine was built so, to nearest even, when every value fits. Nothing else is
+    converted.
 
     Raises:
         Failure: refused.
@@ -1447,6 +1634,8 @@ def as_type(name: str, array: Array, dtype: str) -> Array:
         return to_bfloat16(array.astype(np.float32))
     if have == "float64" and dtype == "float32":
         return np.asarray(array, dtype=np.float32, order="C")
+    if have in ("float32", "float64") and dtype == "float16":
+        return to_float16(name, array)
     if array.dtype.kind in "iu" and dtype in ("int8", "uint8", "int32", "int64"):
         limits = np.iinfo(dtype)
         if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
@@ -1458,6 +1647,26 @@ def as_type(name: str, array: Array, dtype: str) -> Array:
             )
         return np.asarray(array, dtype=dtype, order="C")
     raise Failure("refused", f"input '{name}' is {dtype} in the engine, got {have}")
+
+
+def to_float16(name: str, array: Array) -> Array:
+    """Return floating-point values as float16, rounded to nearest even.
+
+    Raises:
+        Failure: refused, when a finite value would become infinite.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        found = np.asarray(array, dtype=np.float16, order="C")
+    if np.any(np.isinf(found) & np.isfinite(array)):
+        raise Failure(
+            "refused",
+            f"input '{name}' is float16 in the engine; values from {array.min()} to {array.max()} "
+            "do not fit",
+            "leave its type out of target.input_formats",
+        )
+    return found
 
 
 def to_bfloat16(array: Array) -> Array:
@@ -1475,6 +1684,78 @@ def from_bfloat16(bits: Array) -> Array:
     import numpy as np
 
     return np.asarray(bits.astype(np.uint32) << 16).view(np.float32)
+
+
+class Layout(NamedTuple):
+    """A memory layout: *spatial* axes follow the channels' axis, which is cut into *width* parts.
+
+    The channels, padded to a multiple of *width*, lie last as a whole, or in groups whose *width*
+    elements lie last (TensorRT's documentation of ``TensorFormat``).
+    """
+
+    spatial: int
+    width: int
+    channels_last: bool
+
+
+#: Layouts besides the linear one; a DLA's have padded rows and are for its own runtime.
+LAYOUTS = {
+    "CHW2": Layout(2, 2, False),
+    "CHW4": Layout(2, 4, False),
+    "CHW16": Layout(2, 16, False),
+    "CHW32": Layout(2, 32, False),
+    "CDHW32": Layout(3, 32, False),
+    "HWC": Layout(2, 1, True),
+    "HWC8": Layout(2, 8, True),
+    "HWC16": Layout(2, 16, True),
+    "DHWC": Layout(3, 1, True),
+    "DHWC8": Layout(3, 8, True),
+}
+
+
+def stored_shape(shape: Shape, layout: str) -> Shape:
+    """Return the shape in which a tensor of *shape* lies in memory."""
+    if layout == "LINEAR":
+        return shape
+    spatial, width, channels_last = LAYOUTS[layout]
+    axis = len(shape) - spatial - 1
+    groups = -(-shape[axis] // width)
+    before, after = shape[:axis], shape[axis + 1 :]
+    if channels_last:
+        return (*before, *after, groups * width)
+    return (*before, groups, *after, width)
+
+
+def pack_layout(array: Array, layout: str) -> Array:
+    """Return *array* as it lies in memory; the padding of the channels is zero."""
+    if layout == "LINEAR":
+        return array
+    import numpy as np
+
+    spatial, width, channels_last = LAYOUTS[layout]
+    axis = array.ndim - spatial - 1
+    channels = array.shape[axis]
+    groups = -(-channels // width)
+    shape = [*array.shape[:axis], groups * width, *array.shape[axis + 1 :]]
+    padded = np.zeros(shape, array.dtype)
+    padded[(slice(None),) * axis + (slice(channels),)] = array
+    if channels_last:
+        return np.ascontiguousarray(np.moveaxis(padded, axis, -1))
+    split = padded.reshape(*shape[:axis], groups, width, *shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(split, axis + 1, -1))
+
+
+def unpack_layout(stored: Array, shape: Shape, layout: str) -> Array:
+    """Return what lies in memory as an array of *shape*; the reverse of :func:`pack_layout`."""
+    if layout == "LINEAR":
+        return stored
+    import numpy as np
+
+    spatial, _, channels_last = LAYOUTS[layout]
+    axis = len(shape) - spatial - 1
+    array = np.moveaxis(stored, -1, axis if channels_last else axis + 1)
+    whole = array.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+    return np.ascontiguousarray(whole[(slice(None),) * axis + (slice(shape[axis]),)])
 
 
 # == Building ==================================================================================
@@ -1497,31 +1778,43 @@ def profile_problems(
     agree, 0 <= min <= opt <= max, fixed sizes must be given as they are, every input with free
     sizes and every shape tensor needs an entry.
     """
-    problems = []
     names = [item.name for item in inputs]
-    for name in profile:
-        if name not in names:
-            have = ", ".join(names) or "no inputs"
-            problems.append(f"the network has no input '{name}'; it has {have}")
+    have = ", ".join(names) or "no inputs"
+    problems = [
+        f"the network has no input '{name}'; it has {have}" for name in profile if name not in names
+    ]
     for item in inputs:
-        shown = f"input '{item.name}' {list(item.shape)}"
-        if item.name not in profile:
-            if -1 in item.shape or item.holds_shape:
-                problems.append(f"{shown} needs min, opt and max")
-            continue
-        bounds = profile[item.name]
-        low, best, high = (list(bounds[point]) for point in ("min", "opt", "max"))
-        text = f"{shown}: min {low}, opt {best}, max {high}"
-        if not len(low) == len(best) == len(high):
-            problems.append(f"{text} differ in rank")
-        elif not item.holds_shape and len(low) != len(item.shape):
-            problems.append(f"{text} have rank {len(low)}, the input has rank {len(item.shape)}")
-        elif not all(0 <= a <= b <= c for a, b, c in _triples(low, best, high)):
-            problems.append(f"{text} are not 0 <= min <= opt <= max")
-        elif not item.holds_shape:
-            fixed = [at for at, size in enumerate(item.shape) if size >= 0]
-            if any({low[at], best[at], high[at]} != {item.shape[at]} for at in fixed):
-                problems.append(f"{text} change a size that the model fixes")
+        if item.name in profile:
+            problems += _bounds_problems(item, profile[item.name])
+        elif item.holds_shape:
+            problems.append(
+                f"input '{item.name}' is a shape tensor: its values decide other tensors' sizes, "
+                "and no range of them is given"
+            )
+        elif -1 in item.shape:
+            problems.append(
+                f"input '{item.name}', axis {item.shape.index(-1)}: dynamic in the network "
+                f"{list(item.shape)}, and no range is given"
+            )
+    return problems
+
+
+def _bounds_problems(item: NetworkInput, bounds: Mapping[str, Sequence[int]]) -> list[str]:
+    low, best, high = (list(bounds[point]) for point in ("min", "opt", "max"))
+    shown = f"input '{item.name}': min {low}, opt {best}, max {high}"
+    if not len(low) == len(best) == len(high):
+        return [f"{shown} differ in rank"]
+    if not item.holds_shape and len(low) != len(item.shape):
+        return [f"{shown} have rank {len(low)}, the input {list(item.shape)} has {len(item.shape)}"]
+    problems = []
+    for axis, sizes in enumerate(_triples(low, best, high)):
+        place = f"input '{item.name}', {'value' if item.holds_shape else 'axis'} {axis}"
+        given = "min {}, opt {}, max {}".format(*sizes)
+        fixed = -1 if item.holds_shape else item.shape[axis]
+        if not 0 <= sizes[0] <= sizes[1] <= sizes[2]:
+            problems.append(f"{place}: {given} are not 0 <= min <= opt <= max")
+        elif fixed >= 0 and set(sizes) != {fixed}:
+            problems.append(f"{place}: {given}, and the network fixes it to {fixed}")
     return problems
 
 
@@ -1624,18 +1917,12 @@ def made_from(layer_name: str, layer_metadata: str) -> set[str]:
 def hold_in_fp32(session: Session, network: Any, kept: set[str]) -> int:
     """Set precision and output types of the layers made from *kept* nodes; return their number."""
     trt = session.trt
-    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
     held = 0
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.CONSTANT or not kept & made_from(layer.name, layer.metadata):
             continue
-        tensors = [layer.get_output(at) for at in range(layer.num_outputs)]
-        outputs = [
-            at
-            for at, tensor in enumerate(tensors)
-            if tensor.dtype in floats and not tensor.is_shape_tensor
-        ]
+        outputs = float_outputs(trt, layer)
         if not outputs:
             continue
         layer.precision = trt.DataType.FLOAT
@@ -1718,7 +2005,7 @@ class Building:
             for problem in profile_problems(inputs, bounds)
         ]
         if problems:
-            raise Failure("refused", "\n".join(problems), "see model.dims and target.profiles")
+            raise Failure("refused", "\n".join(problems), "see model.inputs and model.dims")
         for index, bounds in enumerate(profiles):
             before = self.session.log.mark()
             profile = self._profile(inputs, bounds)
@@ -1741,8 +2028,22 @@ class Building:
         self.keep.append(profile)
         return profile
 
+    def tell_progress(self) -> None:
+        """Report how far the build is, where TensorRT tells it (10.0 and later)."""
+        session, config = self.session, self.config
+        if session.named("IProgressMonitor") is None:
+            return
+        tell = session.channel.progress
+        monitor = make_monitor(session.trt, lambda done, text: tell(0.02 + 0.96 * done, text))
+        self.keep.append(monitor)
+        config.progress_monitor = monitor
+
     def calibrate(self, settings: Json) -> CalibrationFeed:
         """Attach an int8 calibrator that draws from the request's batches.
+
+        It has a profile of its own, at the batches' shapes, so none of the engine's is chosen for
+        it (trtexec's ``--calibProfile`` chooses because its batches are made up). It is fed before
+        types of inputs are changed: calibration runs the network as the model declares it.
 
         Raises:
             Failure: refused, when this TensorRT has no such calibrator or the data do not fit.
@@ -1818,73 +2119,86 @@ def _sizes_of(shape: Any) -> list[int] | None:
         return None
 
 
-def timed(seconds: dict[str, float], name: str, since: float) -> float:
-    """Note the seconds since *since* under *name* and return the time now."""
-    now = time.perf_counter()
-    seconds[name] = round(now - since, 4)
-    return now
-
-
 def build(session: Session) -> Json:
-    """Build a plan from an ONNX file."""
-    request, trt, log = session.request, session.trt, session.log
-    precision = request["precision"]
-    options = request.get("options") or {}
-    steps = checked(trt, [*option_steps(options), *precision_steps(precision)])
+    """Build a plan from an ONNX file.
+
+    Returns:
+        ``seconds`` of each part of the whole operation: ``import`` (TensorRT, CUDA and NumPy),
+        ``open`` (device and context), ``plugins``, ``check`` (options, ONNX nodes), ``create``
+        (builder), ``parse`` (and all that is set), ``build`` (``build_serialized_network`` alone),
+        ``serialize`` (plan and timing cache written); and ``outside``, all but ``build``.
+    """
+    request, log, laps = session.request, session.log, session.laps
+    precision, options = request["precision"], request.get("options") or {}
+    steps = checked(session.trt, [*precision_steps(precision), *option_steps(options)])
     path = session.path(request["onnx"])
     graph = read_onnx(path)
     kept = layers_to_keep(
         precision.get("keep_layers") or (), precision.get("keep_op_types") or (), graph.nodes
     )
-    if precision["mode"] != "weak" and (kept or precision.get("flags")):
-        raise Failure("bug", "precision flags and kept layers are for weak mode only")
-    network_flags(trt, precision["mode"])  # refuse before the builder costs seconds
-    seconds: dict[str, float] = {}
+    check_mode(session, precision, kept, steps)
+    laps.lap("check")
     session.channel.progress(0.0, "create builder")
-    start = time.perf_counter()
     work = Building(session, precision["mode"])
-    network, config, parser = work.network, work.config, work.parser
-    start = timed(seconds, "create", start)
-    apply_steps(trt, config, parser, [step for step in steps if step.verb == "parser_flag"], log)
+    laps.lap("create")
+    apply_steps(work, [step for step in steps if step.verb == "parser_flag"])
     session.channel.progress(0.01, "parse")
-    warnings = parse_onnx(session, parser, path)
+    warnings = parse_onnx(session, work.parser, path)
     check_io_names(request.get("io_names"), work)
-    apply_steps(trt, config, parser, [step for step in steps if step.verb != "parser_flag"], log)
-    held = hold_in_fp32(session, network, kept)
+    apply_steps(work, [step for step in steps if step.verb != "parser_flag"])
+    held = hold_in_fp32(session, work.network, kept)
     if options.get("refit") == "individual":
         mark_refittable(work.network, graph.initializers)
     work.add_profiles(request.get("profiles") or [])
     feed = work.calibrate(request["calibration"]) if request.get("calibration") else None
+    set_network(work, steps, precision["mode"], kept)
+    plugins_in_plan(work, options)
     caching = request.get("timing_cache")
     cached = work.read_timing_cache(_path_of(session, caching, "read")) if caching else None
-    if options.get("version_compatible") and not options.get("exclude_lean_runtime"):
-        config.plugins_to_serialize = parser.get_used_vc_plugin_libraries()
-    if session.named("IProgressMonitor") is not None:
-        tell = session.channel.progress
-        monitor = make_monitor(trt, lambda done, text: tell(0.02 + 0.96 * done, text))
-        work.keep.append(monitor)
-        config.progress_monitor = monitor
-    start = timed(seconds, "parse", start)
+    work.tell_progress()
+    laps.lap("parse")
     session.channel.progress(0.02, "build")
     memory = run_builder(work, feed)
-    start = timed(seconds, "build", start)
+    laps.lap("build")
     session.channel.progress(0.98, "write")
     size = write_atomically(session.path(request["plan"]), [memory])
     if caching and cached is not None and caching.get("write"):
         cached["bytes"] = work.write_timing_cache(session.path(caching["write"]))
-    timed(seconds, "serialize", start)
+    laps.lap("serialize")
     return {
         "bytes": size,
-        "seconds": seconds,
+        "seconds": laps.report(inside="build"),
         "inputs": work.ports(outputs=False),
         "outputs": work.ports(outputs=True),
-        "layers": int(network.num_layers),
+        "layers": int(work.network.num_layers),
         "kept_layers": held,
         "calibration_batches": None if feed is None else feed.used,
         "parser_warnings": warnings,
         "warnings": log.warnings()[-40:],
         "timing_cache": cached,
     }
+
+
+def check_mode(
+    session: Session, precision: Mapping[str, Any], kept: set[str], steps: Sequence[Step]
+) -> None:
+    """Check what is for weak typing only, before the builder costs seconds.
+
+    Raises:
+        Failure: refused, bug.
+    """
+    if precision["mode"] != "weak":
+        if kept or precision.get("flags"):
+            raise Failure("bug", "precision flags and kept layers are for weak mode only")
+        typed = [step.option for step in steps if step.verb in ("precision", "output_type")]
+        typed += [step.option for step in steps if step.option == "mix_with"]
+        if typed:
+            raise Failure(
+                "refused",
+                f"{typed[0]}: the network is strongly typed, so every type is the model's",
+                "leave it out; precision.keep_nodes keeps operators in fp32",
+            )
+    network_flags(session.trt, precision["mode"])
 
 
 def _path_of(session: Session, settings: Json, name: str) -> str | None:
@@ -1938,6 +2252,316 @@ def mark_refittable(network: Any, names: Sequence[str]) -> None:
     marked = [name for name in names if name and network.mark_weights_refittable(name)]
     if not marked:
         raise Failure("refused", "refit=individual: TensorRT's network has no named weights")
+
+
+# == Layers and tensors ========================================================================
+
+
+class NetworkLayer(NamedTuple):
+    """The names of a network layer: its own, and the ONNX nodes it comes from."""
+
+    name: str
+    nodes: frozenset[str]
+
+
+def network_layers(network: Any) -> list[NetworkLayer]:
+    """Return the names of all layers, in the network's order."""
+    found = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        found.append(NetworkLayer(layer.name, frozenset(made_from(layer.name, layer.metadata))))
+    return found
+
+
+def fits(keys: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Return those of *keys* that name a layer called *names*, the most exact first.
+
+    A key is one of the names, in their order, or a pattern in which ``*`` stands for any text; of
+    patterns the longest is the most exact.
+    """
+    exact = [name for name in names if name in keys and "*" not in name]
+    patterns = sorted((key for key in keys if "*" in key), key=lambda key: (-len(key), key))
+    regular = {key: ".*".join(map(re.escape, key.split("*"))) for key in patterns}
+    return exact + [
+        key for key in patterns if any(re.fullmatch(regular[key], name) for name in names)
+    ]
+
+
+def assign(option: str, keys: Sequence[str], layers: Sequence[NetworkLayer]) -> dict[int, str]:
+    """Return which of *keys* each layer takes, by index; layers that none fits are left out.
+
+    A layer is called by its own name, then by those of the ONNX nodes it comes from.
+
+    Raises:
+        Failure: refused, when a key fits no layer.
+    """
+    taken: dict[int, str] = {}
+    fitting: set[str] = set()
+    for index, (own, nodes) in enumerate(layers):
+        found = fits(keys, [own, *sorted(nodes - {own})])
+        fitting.update(found)
+        if found:
+            taken[index] = found[0]
+    refuse_unknown(
+        option,
+        "layer",
+        [key for key in keys if key not in fitting],
+        {name for own, nodes in layers for name in (own, *nodes)},
+    )
+    return taken
+
+
+def refuse_unknown(option: str, kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse *names* that the network does not have, each with the nearest that it has.
+
+    Raises:
+        Failure: refused, when there are any.
+    """
+    have = sorted(known)
+    lines = [
+        f"{option}: TensorRT's network has no {kind} '{name}'. {nearest(name, have)}".rstrip()
+        for name in names
+    ]
+    if lines:
+        shown = ", ".join(have[:8]) + (", …" if len(have) > 8 else "")
+        hint = f"it has {len(have)}: {shown}"
+        raise Failure("refused", "\n".join(lines), hint, where=f"target.{option}")
+
+
+def typed_outputs(trt: Any, layer: Any, key: str) -> list[int]:
+    """Return the outputs that can be given a type: none of a constant that is not named itself."""
+    if layer.type == trt.LayerType.CONSTANT and key != layer.name:
+        return []
+    return float_outputs(trt, layer)
+
+
+def float_outputs(trt: Any, layer: Any) -> list[int]:
+    """Return the indices of a layer's outputs that are floating-point data, not shapes."""
+    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
+    found = []
+    for at in range(layer.num_outputs):
+        tensor = layer.get_output(at)
+        if tensor.dtype in floats and not tensor.is_shape_tensor:
+            found.append(at)
+    return found
+
+
+def set_network(work: Building, steps: Sequence[Step], mode: str, kept: set[str]) -> None:
+    """Set *steps* that are about layers and tensors of the parsed network.
+
+    Raises:
+        Failure: refused.
+    """
+    entries: dict[str, dict[str, Any]] = {verb: {} for verb in NETWORK_NEEDS}
+    for step in steps:
+        if step.verb in NETWORK_NEEDS:
+            entries[step.verb][step.name] = step.value
+    before = work.session.log.mark()
+    if entries["precision"]:
+        set_layer_precisions(work, entries["precision"], kept)
+    if entries["output_type"]:
+        set_output_types(work, entries["output_type"])
+    if entries["device"]:
+        set_device_types(work, entries["device"])
+    for kind in ("input", "output"):
+        if entries[kind]:
+            set_formats(work, kind, entries[kind], mode)
+    if entries["debug"]:
+        mark_debug(work, entries["debug"])
+    if entries["unfused"]:
+        mark_unfused(work)
+    if entries["decompose"]:
+        decompose(work, entries["decompose"])
+    if work.session.log.errors(before):
+        raise work.session.failure(before, "TensorRT does not take the options", "refused")
+
+
+def set_layer_precisions(work: Building, wanted: Mapping[str, str], kept: set[str]) -> None:
+    """Set the type that layers compute in; patterns and nodes pass over layers without floats.
+
+    Raises:
+        Failure: refused.
+    """
+    trt, network, option = work.session.trt, work.network, "layer_precisions"
+    layers = network_layers(network)
+    idle = {key for key in wanted if "*" not in key}
+    for index, key in assign(option, list(wanted), layers).items():
+        layer, word = network.get_layer(index), wanted[key]
+        if word != "fp32" and kept & layers[index].nodes:
+            raise Failure(
+                "refused",
+                f"{option}: '{key}' is {word}, and precision.keep_nodes or keep_op_types keeps "
+                f"layer '{layer.name}' in fp32",
+                "take it out of one of the two",
+            )
+        if typed_outputs(trt, layer, key):
+            layer.precision = getattr(trt.DataType, TYPE_WORDS[word])
+            idle.discard(key)
+    _refuse_idle(option, idle)
+
+
+def set_output_types(work: Building, wanted: Mapping[str, Any]) -> None:
+    """Set the types of layers' outputs; other names than its own pass over what is no float.
+
+    Raises:
+        Failure: refused.
+    """
+    trt, network, option = work.session.trt, work.network, "layer_output_types"
+    idle = {key for key in wanted if "*" not in key}
+    for index, key in assign(option, list(wanted), network_layers(network)).items():
+        layer, words = network.get_layer(index), output_types(wanted[key])
+        chosen = typed_outputs(trt, layer, key)
+        if len(words) > 1 and chosen and len(words) != layer.num_outputs:
+            raise Failure(
+                "refused",
+                f"{option}: '{key}' is given {len(words)} types; layer '{layer.name}' has "
+                f"{layer.num_outputs} outputs",
+            )
+        if key == layer.name:
+            chosen = list(range(layer.num_outputs))
+        for at in chosen:
+            word = words[at] if len(words) > 1 else words[0]
+            layer.set_output_type(at, getattr(trt.DataType, TYPE_WORDS[word]))
+            idle.discard(key)
+    _refuse_idle(option, idle)
+
+
+def _refuse_idle(option: str, keys: Iterable[str]) -> None:
+    names = ", ".join(f"'{key}'" for key in sorted(keys))
+    if names:
+        raise Failure("refused", f"{option}: no layer of {names} computes floating-point numbers")
+
+
+def set_device_types(work: Building, wanted: Mapping[str, str]) -> None:
+    """Set the device of layers.
+
+    Raises:
+        Failure: refused, for layers named for a DLA that cannot run them, without a way back.
+    """
+    trt, network, config = work.session.trt, work.network, work.config
+    fallback = config.get_flag(trt.BuilderFlag.GPU_FALLBACK)
+    unable = []
+    option = "layer_device_types"
+    for index, key in assign(option, list(wanted), network_layers(network)).items():
+        layer = network.get_layer(index)
+        config.set_device_type(layer, getattr(trt.DeviceType, wanted[key]))
+        constant = layer.type == trt.LayerType.CONSTANT  # its weights go where they are used
+        if wanted[key] == "DLA" and not (fallback or constant or config.can_run_on_DLA(layer)):
+            unable.append(f"'{layer.name}'")
+    if unable:
+        raise Failure(
+            "refused",
+            f"{option}: the DLA cannot run {', '.join(unable[:8])}",
+            "name the GPU for them, or set target.gpu_fallback=true",
+        )
+
+
+def set_formats(work: Building, kind: str, wanted: Mapping[str, str], mode: str) -> None:
+    """Set the type and the allowed memory layouts of inputs or outputs (*kind*).
+
+    Raises:
+        Failure: refused, for unknown names, and for a type of a strongly typed network that is not
+        the model's.
+    """
+    trt, network, option = work.session.trt, work.network, f"{kind}_formats"
+    count = network.num_inputs if kind == "input" else network.num_outputs
+    get = network.get_input if kind == "input" else network.get_output
+    tensors = {tensor.name: tensor for tensor in (get(at) for at in range(count))}
+    refuse_unknown(option, kind, [name for name in wanted if name not in tensors], tensors)
+    for name, text in wanted.items():
+        tensor = tensors[name]
+        type_name, layouts = io_format(text)
+        if type_name and tensor.dtype.name != type_name:
+            if mode != "weak":
+                raise Failure(
+                    "refused",
+                    f"{option}: '{name}' is {tensor.dtype.name} in this strongly typed network, "
+                    f"not {type_name}: types are the model's",
+                    "name the layout alone",
+                )
+            tensor.dtype = getattr(trt.DataType, type_name)
+        bits = [1 << int(getattr(trt.TensorFormat, layout)) for layout in layouts]
+        tensor.allowed_formats = sum(set(bits))
+
+
+def mark_debug(work: Building, names: Iterable[str]) -> None:
+    """Mark tensors that can be read while the engine runs.
+
+    Raises:
+        Failure: refused.
+    """
+    network, before = work.network, work.session.log.mark()
+    tensors = {}
+    for at in range(network.num_inputs):
+        tensor = network.get_input(at)
+        tensors[tensor.name] = tensor
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        for at in range(layer.num_outputs):
+            tensor = layer.get_output(at)
+            tensors[tensor.name] = tensor
+    refuse_unknown("mark_debug", "tensor", [name for name in names if name not in tensors], tensors)
+    for name in names:
+        if not network.mark_debug(tensors[name]):
+            raise work.session.failure(before, f"mark_debug: '{name}'", "refused")
+
+
+def mark_unfused(work: Building) -> None:
+    """Mark every tensor that is left after fusion.
+
+    Raises:
+        Failure: refused.
+    """
+    network, before = work.network, work.session.log.mark()
+    if not network.mark_unfused_tensors_as_debug_tensors():
+        raise work.session.failure(before, "mark_unfused_debug", "refused")
+
+
+def decompose(work: Building, wanted: Mapping[str, Any]) -> None:
+    """Let attentions be built from several kernels.
+
+    Raises:
+        Failure: refused, for names that no attention has.
+    """
+    trt, network = work.session.trt, work.network
+    attentions = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # get_layer gives the base class
+            boundary = layer
+            attentions.append(boundary.attention)
+    names = [NetworkLayer(attention.name, frozenset()) for attention in attentions]
+    for index in assign("decomposable_attentions", list(wanted), names):
+        attention = attentions[index]
+        attention.decomposable = True
+
+
+def plugins_in_plan(work: Building, options: Mapping[str, Any]) -> None:
+    """Choose the plugin libraries that a version-compatible plan carries.
+
+    Those that the parser names are carried with the lean runtime only, and loaded either way, as
+    trtexec does; that they are loaded already is no failure.
+
+    Raises:
+        Failure: bug, for a library that is not among the request's ``plugins``.
+    """
+    session, config, parser = work.session, work.config, work.parser
+    given = {
+        os.path.basename(path): session.path(path) for path in session.request.get("plugins") or ()
+    }
+    try:
+        paths = [given[name] for name in options.get("plugins_to_serialize") or ()]
+    except KeyError as exc:
+        raise Failure("bug", f"plugins_to_serialize: {exc} is not among the plugins") from exc
+    if options.get("version_compatible") and not options.get("ignore_parsed_plugin_libs"):
+        parsed = list(parser.get_used_vc_plugin_libraries())
+        registry = session.trt.get_plugin_registry()
+        for path in parsed:
+            registry.load_library(path)
+        paths += [] if options.get("exclude_lean_runtime") else parsed
+    if paths:
+        config.plugins_to_serialize = list(dict.fromkeys(paths))
 
 
 # == Loading a plan ============================================================================
@@ -2006,19 +2630,25 @@ class Port(NamedTuple):
     dtype: str
     shape: Shape
     on_host: bool
+    layout: str = "LINEAR"
+
+    def size(self, shape: Shape) -> int:
+        """Return the bytes of memory that *shape* takes."""
+        return math.prod(stored_shape(shape, self.layout)) * _itemsize(self.dtype)
 
 
 def engine_ports(trt: Any, engine: Any) -> list[Port]:
     """Return the inputs and outputs of *engine* in its order.
 
     Raises:
-        Failure: refused, for types that NumPy lacks and layouts that are not linear.
+        Failure: refused, for types that NumPy lacks and layouts that only a DLA has.
     """
     ports = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        if engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:
-            raise Failure("refused", f"'{name}' has a layout that is not linear")
+        layout = str(engine.get_tensor_format(name).name)
+        if layout != "LINEAR" and layout not in LAYOUTS:
+            raise Failure("refused", f"'{name}' has the layout {layout}, which this runner lacks")
         ports.append(
             Port(
                 name,
@@ -2026,6 +2656,7 @@ def engine_ports(trt: Any, engine: Any) -> list[Port]:
                 dtype_of(name, engine.get_tensor_dtype(name)),
                 tuple(engine.get_tensor_shape(name)),
                 engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+                layout,
             )
         )
     return ports
@@ -2038,20 +2669,27 @@ def port_json(port: Port) -> Json:
         "dtype": port.dtype,
         "shape": list(port.shape),
         "location": "host" if port.on_host else "device",
+        "layout": port.layout,
     }
 
 
 def fitting_profile(
     shapes: Mapping[str, Shape], profiles: Sequence[Mapping[str, Sequence[Shape]]]
 ) -> int:
-    """Return the first profile whose [min, opt, max] hold every shape.
+    """Return the profile that fits best: of those that hold every shape the one with the next opt.
+
+    Next is the least sum of |log2(size / opt)| over all axes; the first among equals.
 
     Raises:
         Failure: refused, with the ranges of all profiles.
     """
-    for index, bounds in enumerate(profiles):
-        if all(_inside(shapes[name], bound) for name, bound in bounds.items()):
-            return index
+    fitting = [
+        (_distance(shapes, bounds), index)
+        for index, bounds in enumerate(profiles)
+        if all(_inside(shapes[name], bound) for name, bound in bounds.items())
+    ]
+    if fitting:
+        return min(fitting)[1]
     wrong = [
         f"'{name}' {list(shape)} (profiles: "
         + "; ".join(f"{list(p[name][0])} to {list(p[name][2])}" for p in profiles)
@@ -2066,6 +2704,11 @@ def fitting_profile(
         "no optimization profile holds " + ", ".join(wrong),
         "give a batch that fits, or build with wider model.dims",
     )
+
+
+def _distance(shapes: Mapping[str, Shape], bounds: Mapping[str, Sequence[Shape]]) -> float:
+    pairs = [pair for name, bound in bounds.items() for pair in _triples(shapes[name], bound[1])]
+    return sum(abs(math.log2(max(size, 1) / max(opt, 1))) for size, opt in pairs)
 
 
 def _inside(shape: Shape, bounds: Sequence[Shape]) -> bool:
@@ -2107,6 +2750,7 @@ class Engine:
         self.timing: Any = None
         self.graph: Any = None
         self._captured: Any = None
+        self._unknown: set[str] = set()
 
     def _profiles(self) -> list[dict[str, list[Shape]]]:
         """Return [min, opt, max] of each device input in each profile."""
@@ -2128,14 +2772,15 @@ class Engine:
         """Choose the profile, set shapes and addresses, and stage *feeds* in pinned memory.
 
         Device buffers of inputs are sized for the profile's largest shapes, so that they stay where
-        they are. Feeds that the engine has no input for are ignored, with a warning in the log.
+        they are. Feeds that the engine has no input for are ignored, with a warning in the log. A
+        captured graph of other shapes is dropped.
 
         Raises:
-            Failure: refused, memory.
+            Failure: refused, memory, device.
         """
-        for name in feeds:
-            if name not in self.inputs:
-                self.session.log.add("warning", f"the engine has no input '{name}': not fed")
+        for name in feeds.keys() - self.inputs.keys() - self._unknown:
+            self.session.log.add("warning", f"the engine has no input '{name}': not fed")
+            self._unknown.add(name)  # once is enough
         arrays = {
             name: as_type(name, _given(feeds, name, "the batch"), port.dtype)
             for name, port in self.inputs.items()
@@ -2144,11 +2789,14 @@ class Engine:
             name: array.shape for name, array in arrays.items() if not self.inputs[name].on_host
         }
         index = fitting_profile(shapes, self.profiles)
+        self.synchronize()  # an upload of what was bound before may still read pinned memory
         self.set_profile(index)
         self.shapes = {}
         for name, array in arrays.items():
             self._bind_input(name, array, self.profiles[index].get(name))
         self._bind_outputs()
+        if self._captured != self._state():
+            self._drop_graph()
 
     def set_profile(self, index: int) -> None:
         """Make a profile the active one."""
@@ -2160,17 +2808,19 @@ class Engine:
         if not context.set_optimization_profile_async(index, int(self.stream)):
             raise self.session.failure(before, f"profile {index} cannot be selected", "refused")
         self.synchronize()
+        self.allocators.clear()  # set anew: what TensorRT keeps of them is not documented
 
     def _bind_input(self, name: str, array: Array, bounds: Sequence[Shape] | None) -> None:
         context, before = self.context, self.session.log.mark()
         port = self.inputs[name]
-        pinned = self.pinned[name].reserve(array.nbytes)
-        staged = pinned_array(pinned, stored_type(port.dtype), array.shape)
-        staged[...] = array.view(stored_type(port.dtype))
+        size = port.size(array.shape)
+        pinned = self.pinned[name].reserve(size)
+        stored = stored_type(port.dtype)
+        staged = pinned_array(pinned, stored, stored_shape(array.shape, port.layout))
+        staged[...] = pack_layout(array.view(stored), port.layout)
         address = pinned
         if not port.on_host:
-            largest = math.prod(bounds[2]) * array.itemsize if bounds else 0
-            address = self.device[name].reserve(max(array.nbytes, largest))
+            address = self.device[name].reserve(max(size, port.size(bounds[2]) if bounds else 0))
         if not context.set_input_shape(name, array.shape):
             raise self.session.failure(before, f"input '{name}' {list(array.shape)}", "refused")
         if not context.set_tensor_address(name, address):
@@ -2185,14 +2835,15 @@ class Engine:
         for name, port in self.outputs_by_name.items():
             shape = tuple(context.get_tensor_shape(name))
             if any(size < 0 for size in shape):  # only the run tells
-                if name not in self.allocators:
+                done = True
+                if name not in self.allocators:  # each call keeps one more reference (pybind11)
                     self.allocators[name] = make_allocator(self.session.trt, self.device[name])
-                done = context.set_output_allocator(name, self.allocators[name])
+                    done = context.set_output_allocator(name, self.allocators[name])
             else:
-                size = math.prod(shape) * _itemsize(port.dtype)
                 buffers = self.pinned if port.on_host else self.device
-                done = context.set_tensor_address(name, buffers[name].reserve(size))
-                self.allocators.pop(name, None)
+                done = context.set_tensor_address(name, buffers[name].reserve(port.size(shape)))
+                if self.allocators.pop(name, None) is not None:
+                    done = context.set_output_allocator(name, None) and done
             if not done:
                 raise self.session.failure(before, f"output '{name}'", "refused")
             self.shapes[name] = shape
@@ -2204,7 +2855,7 @@ class Engine:
         kind = self.cuda.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         for name, port in self.inputs.items():
             if not port.on_host:
-                size = math.prod(self.shapes[name]) * _itemsize(port.dtype)
+                size = port.size(self.shapes[name])
                 self._copy(self.device[name].address, self.pinned[name].address, size, kind)
 
     def enqueue(self) -> None:
@@ -2213,6 +2864,8 @@ class Engine:
             self.cuda.call("cudaGraphLaunch", self.graph, self.stream)
             return
         before = self.session.log.mark()
+        for allocator in self.allocators.values():
+            allocator.shape = allocator.problem = None
         if not self.context.execute_async_v3(int(self.stream)):
             for allocator in self.allocators.values():
                 if allocator.problem is not None:
@@ -2233,7 +2886,7 @@ class Engine:
         kind = self.cuda.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         for name, port in self.outputs_by_name.items():
             if not port.on_host:
-                size = math.prod(self.shapes[name]) * _itemsize(port.dtype)
+                size = port.size(self.shapes[name])
                 self._copy(self.pinned[name].reserve(size), self.device[name].address, size, kind)
 
     def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
@@ -2249,7 +2902,8 @@ class Engine:
         found = {}
         for name, port in self.outputs_by_name.items():
             shape, stored = self.shapes[name], stored_type(port.dtype)
-            array = pinned_array(self.pinned[name].address, stored, shape).copy()
+            address, whole = self.pinned[name].address, stored_shape(shape, port.layout)
+            array = unpack_layout(pinned_array(address, stored, whole).copy(), shape, port.layout)
             found[name] = from_bfloat16(array) if port.dtype == "bfloat16" else array
         return found
 
@@ -2260,8 +2914,6 @@ class Engine:
             Failure: as :meth:`bind`; device.
         """
         self.bind(feeds)
-        if self.graph is not None and self._captured != self._state():
-            self._drop_graph()
         self.upload()
         self.enqueue()
         self.download()
@@ -2289,6 +2941,7 @@ class Engine:
         if any(port.on_host for port in self.ports):
             return "shape tensors are read on the host"
         cuda, stream = self.cuda, self.stream
+        captured: Any = None
         self.upload()
         self.enqueue()  # TensorRT does its lazy work of a new shape outside of the capture
         self.synchronize()
@@ -2303,10 +2956,12 @@ class Engine:
             if not recorded:
                 return "TensorRT cannot run this engine inside of a capture"
             self.graph = cuda.call("cudaGraphInstantiateWithFlags", captured, 0)
-            cuda.call("cudaGraphDestroy", captured)
         except Failure as exc:
             cuda.api.cudaGetLastError()  # a failed capture must not fail the next call
             return exc.message
+        finally:
+            if captured is not None:
+                cuda.api.cudaGraphDestroy(captured)
         self._captured = self._state()
         return ""
 
@@ -2336,13 +2991,29 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Free everything; the engine goes before its runtime."""
-        self._drop_graph()
-        self.allocators.clear()
+        """Free everything, as far as a broken device lets us; the engine goes before its runtime.
+
+        What cannot be freed is said in the log: it must not hide the failure that ended the work.
+        """
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return
+        steps: list[Callable[[], object]] = [
+            lambda: self.cuda.call("cudaStreamSynchronize", stream),
+            self._drop_graph,
+            self._forget,
+            *(buffer.free for buffer in (*self.device.values(), *self.pinned.values())),
+            lambda: self.cuda.call("cudaStreamDestroy", stream),
+        ]
+        for step in steps:
+            try:
+                step()
+            except Failure as exc:
+                self.session.log.add("warning", f"closing the engine: {exc.message}")
+
+    def _forget(self) -> None:
         self.context = self.timing = self.engine = self.runtime = None
-        for buffer in [*self.device.values(), *self.pinned.values()]:
-            buffer.free()
-        self.cuda.call("cudaStreamDestroy", self.stream)
+        self.allocators.clear()
 
     def __enter__(self) -> Engine:
         """Return itself."""
@@ -2657,11 +3328,10 @@ def _items(engine: Engine, feeds: Mapping[str, Array]) -> int:
 
 def refit(session: Session) -> Json:
     """Put the weights of an ONNX file of the same graph into a refittable plan."""
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
+    laps = session.laps
     loaded = load_plan(session)
     engine = loaded.engine
-    start = timed(seconds, "load", start)
+    laps.lap("load")
     if not engine.refittable:
         raise Failure(
             "refused", "the engine was not built to be refitted", "build it with target.refit=refit"
@@ -2682,14 +3352,14 @@ def refit(session: Session) -> Json:
     if not refitter.refit_cuda_engine():
         raise session.failure(before, "TensorRT did not take the weights", "refused")
     del keep
-    start = timed(seconds, "refit", start)
+    laps.lap("refit")
     session.channel.progress(0.8, "serialize")
     memory = serialized(session, engine)
     if memory is None:
         raise session.failure(before, "the refitted engine cannot be serialized", "builder")
     size = write_atomically(session.path(session.request["output"]), [memory])
-    timed(seconds, "serialize", start)
-    return {"bytes": size, "seconds": seconds}
+    laps.lap("serialize")
+    return {"bytes": size, "seconds": laps.report(inside="refit")}
 
 
 def refit_from_onnx(session: Session, refitter: Any, path: str) -> None:

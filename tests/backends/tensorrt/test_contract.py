@@ -45,6 +45,18 @@ OPTIONS: dict[str, Any] = {
     "avg_timing": 4,
     "max_aux_streams": 0,
     "max_tactics": 10,
+    "max_threads": 2,
+    "input_formats": {"x": "fp16:chw2+hwc16"},
+    "output_formats": {"y": "int64:chw"},
+    "mix_with": ["fp16"],
+    "layer_precisions": {"conv1": "bf16"},
+    "layer_output_types": {"conv1": ["fp16", "int32"]},
+    "layer_device_types": {"conv1": "DLA"},
+    "mark_debug": ["y"],
+    "mark_unfused_debug": True,
+    "decomposable_attentions": ["attention"],
+    "plugins_to_serialize": ["libplugin.so"],
+    "ignore_parsed_plugin_libs": True,
     "tactic_sources": ["+JIT_CONVOLUTIONS", "-CUBLAS"],
     "preview_features": {"ALIASED_PLUGIN_IO_10_03": True},
     "sparsity": True,
@@ -81,7 +93,16 @@ NEEDS = {
     "strict_nans": "10.6",
     "build_route": "11.1",
     "parser_flags": "10.15",
+    "output_formats": "10.0",
+    "layer_precisions": "10.0",
+    "mark_debug": "10.0",
+    "mark_unfused_debug": "10.12",
+    "decomposable_attentions": "10.14",
 }
+#: First version without the option.
+GONE = {"mix_with": "11.0", "layer_precisions": "11.0", "layer_output_types": "11.0"}
+#: Read-only since 11.0, where all networks are strongly typed; the worker sets it in weak ones.
+READ_ONLY = {"ITensor.dtype": (11,)}
 PRECISIONS: dict[str, Any] = {
     "fp32": {"mode": "weak", "flags": [], "tf32": False},
     "fp16": {"mode": "weak", "flags": ["FP16"], "tf32": True},
@@ -141,7 +162,7 @@ def test_the_syntax_tree_is_read() -> None:
         "ILayer.set_output_type",
         "OnnxParserRefitter.refit_from_file",
         "SerializationFlag.EXCLUDE_WEIGHTS",
-        "TensorFormat.LINEAR",
+        "INetworkDefinition.mark_debug",
     } <= found
     assert "ICudaEngine.capture" not in found, "the worker's own Engine was taken for TensorRT's"
 
@@ -183,12 +204,20 @@ def accepts(parameters: list[str], use: uses.Use) -> bool:
 @pytest.mark.slow
 def test_assigned_properties_can_be_set(report: Report) -> None:
     # __class__ of a layer: Python's own, see layer_weights.
+    here = worker.parse_version(report["version"])
+    assigned = {use.name: use for use in uses.tensorrt_uses() if use.assigned}
+    assert READ_ONLY.keys() < assigned.keys()
     wrong = [
-        f"line {use.line}: {use.name}"
-        for use in uses.tensorrt_uses()
-        if use.assigned and report["names"][use.name]["exists"]
-        if not use.name.endswith("__class__") and not report["names"][use.name]["settable"]
+        f"line {use.line}: {name}"
+        for name, use in assigned.items()
+        if report["names"][name]["exists"] and not name.endswith("__class__")
+        if report["names"][name]["settable"] == (here >= READ_ONLY.get(name, (999,)))
     ]
+    names = {f"IBuilderConfig.{name}" for name in worker.PROPERTY_OPTIONS.values()}
+    names |= {f"IBuilderConfig.{name}" for name, _ in worker.ENUM_OPTIONS.values()}
+    names |= {"Builder.max_threads"}
+    found = {name: report["names"][name] for name in names if available(name, report["version"])}
+    wrong += [name for name, info in found.items() if not info["settable"]]
     assert not wrong
 
 
@@ -211,8 +240,11 @@ def test_no_use_escapes_the_naming(report: Report) -> None:
 def test_options(report: Report) -> None:
     here = worker.parse_version(report["version"])
     for name, answer in report["steps"].items():
-        first = NEEDS.get(name, "8.6")
-        if here >= worker.parse_version(first):
+        first, gone = NEEDS.get(name, "8.6"), GONE.get(name, "999")
+        if here >= worker.parse_version(gone):
+            assert f"was removed in TensorRT {gone}; this is {report['version']}" in answer
+            assert name in answer
+        elif here >= worker.parse_version(first):
             assert isinstance(answer, list), (name, answer)
         else:
             assert f"appeared in TensorRT {first}; this is {report['version']}" in answer

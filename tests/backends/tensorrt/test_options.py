@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.backends.tensorrt.options import NEEDS, TensorRTOptions, check, request
+from orchestrator.backends.tensorrt.options import NEEDS, check, kept_nodes, request, tf32
 from orchestrator.backends.tensorrt.trtexec import trtexec_line
 from orchestrator.backends.tensorrt.versions import lowering, parse_version, since
+from orchestrator.config.tensorrt import TensorRTOptions
 from orchestrator.errors import PlanError
 
 V86, V101, V1016, V111 = (parse_version(v) for v in ("8.6.0", "10.1.0", "10.16.1.11", "11.1.0"))
@@ -58,6 +59,15 @@ def test_every_option_names_something_tensorrt_had() -> None:
         ({"parser_flags": {"ENABLE_PLUGIN_OVERRIDE": True}}, V101, ">= 10.15"),
         ({"builder_flags": {"MONITOR_MEMORY": True}}, V101, ">= 10.6"),
         ({"builder_properties": {"remote_auto_tuning_config": "x"}}, V101, ">= 10.13"),
+        ({"mark_debug": ["y"]}, V86, "mark_debug needs TensorRT >= 10.0"),
+        ({"mark_unfused_debug": True}, V101, "debug_tensors needs TensorRT >= 10.12"),
+        ({"decomposable_attentions": ["a"]}, V101, "decomposable needs TensorRT >= 10.14"),
+        ({"layer_precisions": {"a": "fp16"}}, V111, "ILayer.precision needs TensorRT < 11.0"),
+        ({"layer_output_types": {"a": "fp16"}}, V111, "set_output_type needs TensorRT < 11.0"),
+        ({"layer_precisions": {"a": "bf16"}}, V86, "DataType.BF16 needs TensorRT >= 10.0"),
+        ({"mix_with": ["bf16"]}, V86, "BuilderFlag.BF16 needs TensorRT >= 10.0"),
+        ({"mix_with": ["fp16"]}, V111, "BuilderFlag.FP16 needs TensorRT < 11.0"),
+        ({"input_formats": {"x": "int64:chw"}}, V86, "DataType.INT64 needs TensorRT >= 10.0"),
     ],
 )
 def test_what_the_version_lacks_is_refused(
@@ -83,6 +93,13 @@ def test_what_the_version_lacks_is_refused(
         ({"gpu_fallback": True}, "set target.dla_core"),
         ({"version_compatible": True, "native_instancenorm": False}, "leave target.native"),
         ({"builder_flags": {"DISABLE_TIMING_CASH": True}}, "did you mean 'DISABLE_TIMING_CACHE'"),
+        ({"builder_flags": {"OBEY_PRECISION_CONSTRAINTS": True}}, "use target.precision_constr"),
+        ({"builder_properties": {"plugins_to_serialize": "x"}}, "use target.plugins_to_serialize"),
+        ({"precision_constraints": "prefer"}, "set target.layer_precisions"),
+        ({"layer_device_types": {"a": "GPU"}}, "set target.dla_core"),
+        ({"ignore_parsed_plugin_libs": True}, "version_compatible=true"),
+        ({"plugins_to_serialize": ["a.so"]}, "version_compatible=true"),
+        ({"version_compatible": True, "plugins_to_serialize": ["a.so"]}, "add it there"),
     ],
 )
 def test_contradictions_and_second_ways_are_refused(options: dict[str, Any], hint: str) -> None:
@@ -98,11 +115,97 @@ def test_contradictions_and_second_ways_are_refused(options: dict[str, Any], hin
         {"workspace_mb": 1},
         {"tactic_sources": ["CUDNN"]},
         {"pools": {"workspace": 1}},
+        {"input_formats": {"x": "fp64:chw"}},
+        {"input_formats": {"x": "fp16"}},
+        {"output_formats": {"x": "fp16:chw+chw5"}},
+        {"input_formats": {"x": ""}},
+        {"layer_precisions": {"x": "fp8"}},
+        {"layer_device_types": {"x": "gpu"}},
+        {"mix_with": ["int8"]},
     ],
 )
 def test_values_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TensorRTOptions(**options)
+
+
+@pytest.mark.parametrize("text", ["chw", "fp16:chw16", "int8:chw4+chw32", "hwc8+chw"])
+def test_formats_follow_trtexecs_grammar(text: str) -> None:
+    assert TensorRTOptions(input_formats={"x": text}).input_formats["x"] == text
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "where", "hint"),
+    [
+        ({"layer_precisions": {"a": "fp16"}}, "fp32", "layer_precisions.a", "precision=fp16"),
+        ({"layer_precisions": {"a": "fp16"}}, "int8", "layer_precisions.a", "mix_with=[fp16]"),
+        ({"layer_output_types": {"a": ["int8"]}}, "fp16", "layer_output_types.a", "precision=int8"),
+        ({"mix_with": ["fp16"]}, "tf32", "mix_with", "use precision=fp16"),
+        ({"layer_precisions": {"a": "fp32"}}, "tf32", "layer_precisions", "use precision=fp32"),
+        ({"dla_core": 0}, "fp32", "dla_core", "use precision=fp16"),
+    ],
+)
+def test_types_that_the_precision_does_not_use_are_refused(
+    options: dict[str, Any], precision: str, where: str, hint: str
+) -> None:
+    with pytest.raises(PlanError) as raised:
+        check(TensorRTOptions(**options), V86, lowering=lowering(precision, V86))
+    assert raised.value.where == f"target.{where}"
+    assert hint in raised.value.hint
+
+
+def test_types_that_the_precision_uses_are_taken() -> None:
+    options = TensorRTOptions(
+        mix_with=["fp16"],
+        layer_precisions={"a": "fp16", "b": "int8", "c": "fp32"},
+        layer_output_types={"a": ["fp16", "int32"]},
+        precision_constraints="prefer",
+    )
+    check(options, V86, lowering=lowering("int8", V86))
+    with pytest.raises(PlanError, match="obeyed"):
+        check(options, V86, lowering=lowering("int8", V86, "entropy2", kept=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{"layer_precisions": {"a": "fp32"}}, {"mix_with": ["fp16"]}], ids=str
+)
+def test_types_of_a_typed_network_are_the_models(options: dict[str, Any]) -> None:
+    with pytest.raises(PlanError, match=r"strongly typed for TensorRT 10\.16.* the model's"):
+        check(TensorRTOptions(**options), V1016, lowering=lowering("int8", V1016))
+    check(TensorRTOptions(**options), V1016, lowering=lowering("int8", V1016, "minmax"))
+
+
+def test_layers_in_fp32_are_known_to_the_audit() -> None:
+    options = TensorRTOptions(layer_precisions={"/a/*": "fp32", "/a/Conv": "fp16", "b": "fp32"})
+    nodes = ["/a/Conv", "/a/MatMul", "b", "bb"]
+    assert kept_nodes(options, nodes) == ["/a/MatMul", "b"]
+    found = lowering("fp16", V86)
+    assert found.tf32
+    assert not tf32(options, found)
+    assert tf32(TensorRTOptions(layer_precisions={"a": "fp16"}), found)
+
+
+def test_plugins_travel_by_file_name() -> None:
+    options = TensorRTOptions(version_compatible=True, plugins_to_serialize=["/opt/a/libx.so"])
+    check(options, V86, plugins=["/opt/a/libx.so", "/opt/liby.so"])
+    assert request(options)["plugins_to_serialize"] == ["libx.so"]
+
+
+@pytest.mark.parametrize(
+    ("carried", "plugins", "message"),
+    [
+        (["/opt/libx.so"], ["/opt/a/libx.so"], "did you mean '/opt/a/libx.so'"),
+        (["/a/x.so", "/a/x.so"], ["/a/x.so"], "is there twice"),
+        ([], ["/a/x.so", "/b/x.so"], "two plugin libraries are named 'x.so'"),
+    ],
+)
+def test_plugin_libraries_are_told_apart(
+    carried: list[str], plugins: list[str], message: str
+) -> None:
+    options = TensorRTOptions(version_compatible=True, plugins_to_serialize=carried)
+    with pytest.raises(PlanError) as raised:
+        check(options, V86, plugins=plugins)
+    assert message in raised.value.render()
 
 
 # -- trtexec ---------------------------------------------------------------------------------------
@@ -197,6 +300,70 @@ def test_kept_nodes_are_layer_precisions_and_quoted_for_the_shell() -> None:
         "--timingCacheFile=t.cache",
     } <= set(flags(text))
     assert text.endswith("# no flag for: fp32 for Softmax")
+
+
+def test_types_of_layers_are_constraints() -> None:
+    options = TensorRTOptions(
+        mix_with=["fp16"],
+        layer_precisions={"a": "fp16", "b/*": "fp32"},
+        layer_output_types={"a": ["fp16", "int32"], "c:0": "fp32"},
+        precision_constraints="prefer",
+    )
+    weak = lowering("int8", V1016, "entropy2")
+    words = flags(trtexec_line(options, [], weak, V1016, calibration_cache="t"))
+    assert {
+        "--int8", "--fp16", "--noTF32", "--precisionConstraints=prefer",
+        "--layerPrecisions=a:fp16,b/*:fp32", "--layerOutputTypes=a:fp16+int32,'c:0':fp32",
+    } <= set(words)  # fmt: skip
+    old = trtexec_line(options, [], lowering("int8", V86), V86)
+    assert "--layerPrecisions=a:fp16 " in old
+    assert old.endswith("# no flag for: layer_precisions.b/*=fp32")
+    every = TensorRTOptions(layer_precisions={"*": "fp32"})
+    assert "--layerPrecisions=*:fp32" in flags(trtexec_line(every, [], lowering("int8", V86), V86))
+
+
+def test_formats_are_said_for_every_port_in_order() -> None:
+    options = TensorRTOptions(input_formats={"b": "fp16:chw16+chw32"}, output_formats={"y": "hwc8"})
+    ports: dict[str, Any] = {
+        "inputs": {"a": "int32", "b": "float32", "c": "float32"},
+        "outputs": {"y": "float16"},
+    }
+    expected = {
+        V86: ("int32:chw,fp16:chw16+chw32,fp32:chw", "fp16:hwc8"),
+        V111: ("chw,chw16+chw32,chw", "hwc8"),
+    }
+    for version, (inputs, outputs) in expected.items():
+        words = flags(trtexec_line(options, [], lowering("fp16", version), version, **ports))
+        assert {f"--inputIOFormats={inputs}", f"--outputIOFormats={outputs}"} <= set(words)
+    unknown = trtexec_line(options, [], lowering("fp16", V86), V86)
+    assert unknown.endswith("# no flag for: input_formats; output_formats")
+    ports["inputs"]["a"] = "int64"
+    assert "no flag for: input_formats" in trtexec_line(
+        options, [], lowering("fp16", V86), V86, **ports
+    )
+
+
+def test_debugging_plugins_and_devices() -> None:
+    options = TensorRTOptions(
+        mark_debug=["t", "u"],
+        mark_unfused_debug=True,
+        decomposable_attentions=["a:0"],
+        version_compatible=True,
+        plugins_to_serialize=["/opt/libx.so"],
+        ignore_parsed_plugin_libs=True,
+        dla_core=0,
+        layer_device_types={"a": "GPU", "*": "DLA"},
+        max_threads=4,
+    )
+    text = trtexec_line(options, [], lowering("fp16", V1016), V1016, plugins=["libx.so", "liby.so"])
+    assert {
+        "--markDebug=t,u", "--markUnfusedTensorsAsDebugTensors", "--decomposableAttentions='a:0'",
+        "--dynamicPlugins=libx.so", "--setPluginsToSerialize=libx.so", "--staticPlugins=liby.so",
+        "--ignoreParsedPluginLibs", "--useDLACore=0", "--layerDeviceTypes=a:GPU,*:DLA",
+    } <= set(flags(text))  # fmt: skip
+    assert text.partition("  # no flag for: ")[2] == (
+        "max_threads=4; a DLA without PREFER_PRECISION_CONSTRAINTS, which --useDLACore sets"
+    )
 
 
 def test_calibration_without_a_table_is_not_pretended() -> None:

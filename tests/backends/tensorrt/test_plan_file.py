@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.backends.tensorrt.compatibility import Reason
 from orchestrator.backends.tensorrt.plan_file import (
     check,
     manifest_path,
@@ -55,7 +56,7 @@ def test_header_and_manifest_of_a_good_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not a TensorRT plan"),
+        (b"", "the file is empty"),
         (b"\x08\x00", "not a TensorRT plan"),
         (b"PK\x03\x04" + bytes(40), "not a TensorRT plan"),
         (b"ftrt" + bytes(10), "ends after 14 bytes"),
@@ -66,7 +67,20 @@ def test_what_is_no_plan_is_said(tmp_path: Path, data: bytes, message: str) -> N
     path = tmp_path / "model.plan"
     path.write_bytes(data)
     with pytest.raises(StageError, match=message):
-        check(path, HERE)
+        read_header(path)
+    found = check(path, HERE)
+    assert (found.loads, found.version) == (False, "")
+    assert message in found.reasons[0]
+
+
+def test_a_plan_that_lost_its_header_is_held_against_its_manifest(tmp_path: Path) -> None:
+    path = built(tmp_path)
+    path.write_bytes(b"g" + path.read_bytes()[1:])
+    found = check(path, HERE)
+    assert (found.loads, found.intact) == (False, False)
+    assert "not a TensorRT plan" in found.reasons[0]
+    assert "SHA-256 differs" in found.reasons[1]
+    assert len(found.hints) == len(set(found.hints))
 
 
 def test_a_missing_plan_is_said(tmp_path: Path) -> None:
@@ -132,7 +146,14 @@ def test_an_unknown_device_is_not_a_yes(tmp_path: Path) -> None:
 def test_another_device_of_the_same_capability_is_a_warning(tmp_path: Path) -> None:
     found = check(built(tmp_path), {**HERE, "device": {**H200, "name": "NVIDIA H100", "sms": 114}})
     assert found.loads is True
-    assert "name NVIDIA H200, here NVIDIA H100" in found.warnings[0]
+    (warning,) = found.warnings
+    assert "name NVIDIA H200, here NVIDIA H100; sms 132, here 114" in warning
+
+
+def test_a_plan_for_windows_does_not_load_here(tmp_path: Path) -> None:
+    path = built(tmp_path, options={"runtime_platform": "windows_amd64"})
+    assert check(path, HERE).reasons == ("it is for win32-AMD64, here is linux-x86_64",)
+    assert loads(path, platform="win32-AMD64") is True
 
 
 @pytest.mark.parametrize(
@@ -195,16 +216,68 @@ def test_plugins_are_matched_by_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is damaged"),
+        ("", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[" * 100 + "]" * 100, "nested too deeply"),
+        ('{"schema": NaN}', "NaN is no JSON"),
         ("[]", "not one of ours"),
+        ('{"schema": "1"}', "not one of ours"),
+        ('{"schema": 0}', "not one of ours"),
         (json.dumps({"schema": 9, "plan": {}}), "schema 9"),
+        (json.dumps({"schema": 1, "plan": {}}), "'plan' is not"),
+        (json.dumps({"schema": 1, "plan": {"bytes": 1, "sha256": ""}}), "'built' is not"),
     ],
 )
 def test_manifests_that_cannot_be_trusted(tmp_path: Path, text: str, message: str) -> None:
     path = plan(tmp_path)
     manifest_path(path).write_text(text)
     with pytest.raises(StageError, match=message):
-        check(path, HERE)
+        read_manifest(path)
+    with pytest.raises(StageError, match=message):
+        verify(path)
+    found = check(path, HERE)
+    assert (found.loads, found.manifest, found.intact) == (None, None, None)
+    assert message in found.reasons[0]
+    assert check(path, {**HERE, "tensorrt": "10.7.0"}).loads is False
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("plan", {"bytes": True, "sha256": "0"}),
+        ("plan", {"bytes": 1, "sha256": None}),
+        ("built", []),
+        ("built", {"device": "NVIDIA H200"}),
+        ("compatibility", "none"),
+        ("plugins", ["libx.so"]),
+        ("plugins", {"libx.so": 1}),
+    ],
+)
+def test_a_damaged_section_is_named(tmp_path: Path, section: str, value: Any) -> None:
+    path = built(tmp_path)
+    manifest = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**manifest, section: value}))
+    found = check(path, HERE)
+    assert found.loads is None
+    assert f"'{section}' is not what it should be" in found.reasons[0]
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    path = plan(tmp_path)
+    manifest_path(path).mkdir()
+    assert "cannot be read: Is a directory" in check(path, HERE).reasons[0]
+
+
+def test_why_a_toolchain_did_not_answer_is_a_reason(tmp_path: Path) -> None:
+    path = built(tmp_path)
+    problem = Reason("no driver", "install one")
+    half = {key: value for key, value in HERE.items() if key != "tensorrt"}
+    found = check(path, half, problem=problem)
+    assert (found.loads, found.findings) == (None, (problem,))
+    found = check(path, {**HERE, "device": {"compute_capability": "8.0"}}, problem=problem)
+    assert found.loads is False
+    assert problem not in found.findings
 
 
 def test_a_manifest_is_replaced_whole(tmp_path: Path) -> None:

@@ -84,11 +84,20 @@ def test_integers_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("have", "wanted"), [("float32", "float16"), ("float32", "int32"), ("bool", "int32")]
+    ("have", "wanted"), [("float16", "float32"), ("float32", "int32"), ("bool", "int32")]
 )
 def test_other_types_are_refused(have: str, wanted: str) -> None:
     with pytest.raises(worker.Failure, match=f"'x' is {wanted} in the engine, got {have}"):
         worker.as_type("x", np.zeros(2, have), wanted)
+
+
+def test_floats_become_the_engines_half_when_they_fit() -> None:
+    values = np.array([1.0, 65504.0, 1e-9, np.inf, np.nan], np.float32)
+    found = worker.as_type("x", values, "float16")
+    np.testing.assert_array_equal(found, values.astype(np.float16), strict=True)
+    with pytest.raises(worker.Failure, match=r"'x' is float16.*70000.0 do not fit") as caught:
+        worker.as_type("x", np.array([1.0, 7e4], np.float32), "float16")
+    assert "target.input_formats" in caught.value.hint
 
 
 @given(st.floats(width=32, allow_nan=False))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.backends.tensorrt import worker
-from orchestrator.stages import benchmark
+from orchestrator.numerics import timing
 
 
 @given(
@@ -18,7 +18,7 @@ from orchestrator.stages import benchmark
 )
 def test_statistics_are_those_of_the_benchmark_stage(times: list[int], items: int) -> None:
     here = worker.summary([time / 1e6 for time in times], items)
-    there = benchmark.summary(times, items)
+    there = timing.summary(times, items)
     assert here.keys() == there.keys()
     for name, value in there.items():
         assert math.isclose(here[name], value, rel_tol=1e-9, abs_tol=1e-12), name

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.backends.tensorrt import worker
+from orchestrator.backends.tensorrt.options import request
 from orchestrator.backends.tensorrt.worker import Step
+from orchestrator.config.tensorrt import IO_LAYOUTS, IO_TYPES, TensorRTOptions
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,44 @@ from orchestrator.backends.tensorrt.worker import Step
             ],
         ),
         ({"dla_core": 1}, [Step("dla_core", "dla", "", 1)]),
+        ({"max_threads": 4}, [Step("max_threads", "builder", "max_threads", 4)]),
+        ({"mix_with": ["fp16"]}, [Step("mix_with", "flag", "FP16", True)]),
+        (
+            {"input_formats": {"x": "fp16:chw16+hwc8"}, "output_formats": {"y": "chw"}},
+            [
+                Step("input_formats", "input", "x", "fp16:chw16+hwc8"),
+                Step("output_formats", "output", "y", "chw"),
+            ],
+        ),
+        (
+            {"layer_output_types": {"a": ["fp16", "int32"]}, "precision_constraints": "prefer"},
+            [
+                Step("layer_output_types", "output_type", "a", ["fp16", "int32"]),
+                Step("layer_output_types", "flag", "PREFER_PRECISION_CONSTRAINTS", True),
+            ],
+        ),
+        (
+            {"layer_precisions": {"a": "fp16", "b*": "fp32"}},
+            [
+                Step("layer_precisions", "precision", "a", "fp16"),
+                Step("layer_precisions", "precision", "b*", "fp32"),
+                Step("layer_precisions", "flag", "OBEY_PRECISION_CONSTRAINTS", True),
+                Step("layer_precisions", "flag", "TF32", False),
+            ],
+        ),
+        (
+            {"mark_debug": ["t"], "mark_unfused_debug": True, "decomposable_attentions": ["*"]},
+            [
+                Step("mark_debug", "debug", "t", True),
+                Step("mark_unfused_debug", "unfused", "", True),
+                Step("decomposable_attentions", "decompose", "*", True),
+            ],
+        ),
+        ({"layer_device_types": {"a": "DLA"}}, [Step("layer_device_types", "device", "a", "DLA")]),
+        (
+            {"plugins_to_serialize": ["x.so"], "ignore_parsed_plugin_libs": True},
+            [],
+        ),
     ],
 )
 def test_options_become_steps(options: dict[str, Any], steps: list[Step]) -> None:
@@ -76,6 +116,27 @@ def test_wrong_options_are_refused(options: dict[str, Any], kind: str, message: 
     with pytest.raises(worker.Failure, match=message) as caught:
         worker.option_steps(options)
     assert caught.value.kind == kind
+
+
+def test_the_worker_knows_every_option_of_the_configuration() -> None:
+    assert worker.option_steps(request(TensorRTOptions())), "the profiling verbosity is set"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "layouts"),
+    [
+        ("chw", None, ["LINEAR"]),
+        ("fp16:chw16+hwc8", "HALF", ["CHW16", "HWC8"]),
+        ("int8:chw32", "INT8", ["CHW32"]),
+    ],
+)
+def test_formats_name_a_type_and_layouts(text: str, kind: str | None, layouts: list[str]) -> None:
+    assert worker.io_format(text) == (kind, layouts)
+
+
+def test_the_configuration_and_the_worker_share_their_words() -> None:
+    assert set(worker.TYPE_WORDS) == set(IO_TYPES)
+    assert set(worker.LAYOUT_WORDS) == set(IO_LAYOUTS)
 
 
 def test_a_precision_sets_flags_tf32_and_obedience() -> None:

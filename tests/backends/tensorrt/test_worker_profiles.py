@@ -31,17 +31,23 @@ def test_right_profiles_have_no_problems() -> None:
 @pytest.mark.parametrize(
     ("profile", "problem"),
     [
-        ({}, "input 'image' [-1, 3, 8, 8] needs min, opt and max"),
+        (
+            {},
+            "input 'image', axis 0: dynamic in the network [-1, 3, 8, 8], and no range is given",
+        ),
         ({"image": GOOD, "imgae": GOOD}, "the network has no input 'imgae'; it has image"),
         (
             {"image": bounds([8, 3, 8, 8], [1, 3, 8, 8], [9, 3, 8, 8])},
-            "are not 0 <= min <= opt <= max",
+            "input 'image', axis 0: min 8, opt 1, max 9 are not 0 <= min <= opt <= max",
         ),
-        ({"image": bounds([1, 3, 8], [1, 3, 8], [1, 3, 8])}, "have rank 3, the input has rank 4"),
+        (
+            {"image": bounds([1, 3, 8], [1, 3, 8], [1, 3, 8])},
+            "have rank 3, the input [-1, 3, 8, 8] has 4",
+        ),
         ({"image": bounds([1, 3, 8, 8], [1, 3, 8, 8], [1])}, "differ in rank"),
         (
             {"image": bounds([1, 1, 8, 8], [1, 3, 8, 8], [1, 3, 8, 8])},
-            "change a size that the model fixes",
+            "input 'image', axis 1: min 1, opt 3, max 3, and the network fixes it to 3",
         ),
     ],
 )
@@ -51,13 +57,34 @@ def test_wrong_profiles_are_named(profile: dict[str, dict[str, list[int]]], prob
     assert problem in problems[0]
 
 
+def test_wrong_values_of_a_shape_tensor_are_named() -> None:
+    assert worker.profile_problems([SIZES], {}) == [
+        "input 'sizes' is a shape tensor: its values decide other tensors' sizes, and no range of "
+        "them is given"
+    ]
+    wrong = {"sizes": bounds([1, 5], [4, 4], [9, 9])}
+    assert worker.profile_problems([SIZES], wrong) == [
+        "input 'sizes', value 1: min 5, opt 4, max 9 are not 0 <= min <= opt <= max"
+    ]
+
+
 PROFILES: list[dict[str, list[tuple[int, ...]]]] = [
     {"x": [(1, 4), (2, 4), (4, 4)], "y": [(1,), (1,), (1,)]},
     {"x": [(1, 4), (8, 4), (16, 4)], "y": [(2,), (2,), (2,)]},
 ]
 
 
-def test_the_first_profile_that_fits_is_taken() -> None:
+def test_the_profile_that_fits_best_is_taken() -> None:
+    wide = {"x": [(1, 4), (16, 4), (32, 4)]}
+    one = {"x": [(1, 4), (1, 4), (8, 4)]}
+    assert [worker.fitting_profile({"x": (n, 4)}, [wide, one]) for n in (1, 4, 5, 8, 9)] == [
+        1, 0, 0, 0, 0,
+    ]  # fmt: skip
+    assert worker.fitting_profile({"x": (4, 4)}, [one, wide]) == 0, "the first among equals"
+    assert worker.fitting_profile({"x": (3, 4), "y": (1,)}, PROFILES) == 0
+
+
+def test_a_profile_must_hold_every_shape() -> None:
     assert worker.fitting_profile({"x": (3, 4), "y": (1,)}, PROFILES) == 0
     assert worker.fitting_profile({"x": (3, 4), "y": (2,)}, PROFILES) == 1
     assert worker.fitting_profile({"x": (16, 4), "y": (2,)}, PROFILES) == 1

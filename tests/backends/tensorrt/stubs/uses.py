@@ -11,6 +11,8 @@ from tests.backends.tensorrt.stubs.bindings import WORKER
 
 #: In worker.py a variable or attribute of this name is always an object of this class.
 OBJECTS = {
+    "attention": "IAttention",
+    "boundary": "IAttentionBoundaryLayer",
     "builder": "Builder",
     "cache": "ITimingCache",
     "config": "IBuilderConfig",
@@ -117,6 +119,12 @@ def table_names() -> set[str]:
     for name, enum in worker.ENUM_OPTIONS.values():
         names |= {f"IBuilderConfig.{name}", enum}
     names |= set(worker.VERB_ENUM.values()) | set(worker.CALIBRATORS.values())
+    names |= {f"IPluginRegistry.{name}" for name in worker.CREATOR_LISTS}
+    names |= set(worker.NETWORK_NEEDS.values()) | {"Builder.max_threads"}
+    names |= {f"BuilderFlag.{name}" for name in worker.CONSTRAINT_FLAGS.values()}
+    names |= {f"DataType.{name}" for name in worker.TYPE_WORDS.values()}
+    names |= {f"TensorFormat.{name}" for name in worker.LAYOUT_WORDS.values()}
+    names |= {f"TensorFormat.{name}" for name in worker.LAYOUTS}
     names |= {f"DataType.{name}" for name in worker.NUMPY_TYPES}
     for kind, (name, attributes) in worker.LAYER_WEIGHTS.items():
         names |= {name, f"LayerType.{kind}"}

@@ -1,17 +1,17 @@
-"""An fp32 graph becomes a typed fp16 graph, for runtimes that take precision from ONNX types.
+"""An fp32 graph becomes a typed fp16 or bf16 one, for runtimes that take precision from ONNX types.
 
 Every fp32 value gets one type, decided from the operator's schema at the model's opset: a parameter
-whose schema allows float16 takes float16, one that does not (``Resize`` scales, ``Range``, a custom
-operator) stays float32, and one Cast is inserted where a value is wanted in the other type. The
-result agrees in type at every operator, as TensorRT's strongly typed networks need; it holds no
+whose schema allows the half type takes it, one that does not (``Resize`` scales, ``Range``, a
+custom operator) stays float32, and one Cast is inserted where a value is wanted in the other type.
+The result agrees in type at every operator, as TensorRT's strongly typed networks need; it holds no
 Cast to float32 that is left over from the fp32 graph.
 
 What stays in fp32 without being asked for, beyond what the schemas say:
 
-* floats computed from shapes alone (positions, scale factors): fp16 counts exactly only to 2048, so
-  a resize factor or a rotary position would be wrong, and they cost nothing;
+* floats computed from shapes alone (positions, scale factors): fp16 counts exactly only to 2048 and
+  bf16 to 256, so a resize factor or a rotary position would be wrong, and they cost nothing;
 * comparisons of such floats, which have no float result;
-* generators (random numbers, windows, identity matrices), which few runtimes have in fp16;
+* generators (random numbers, windows, identity matrices), which few runtimes have in half types;
 * sequences and optionals, with the operators that touch them.
 
 Why not an existing converter: those of onnxconverter-common and ``onnxruntime.transformers`` clamp
@@ -28,16 +28,17 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.numerics.fp16_constants import (
+from orchestrator.numerics.half_constants import (
     ConstantReport,
     Overflow,
     overflowing,
     refuse,
     to_half,
 )
-from orchestrator.numerics.fp16_plan import FLOAT, HALF, GraphPlan, NodePlan, Planner, Value
+from orchestrator.numerics.half_plan import FLOAT, GraphPlan, NodePlan, Planner, Value
+from orchestrator.numerics.half_types import HalfType
 from orchestrator.numerics.masks import masking_values
-from orchestrator.numerics.schemas import annotate, check_type_agreement
+from orchestrator.numerics.schemas import annotate, check_opset, check_type_agreement
 from orchestrator.numerics.selection import check_selection, node_label
 
 # Attributes that name the type of a result: of Cast, and of DequantizeLinear from opset 23 on.
@@ -51,7 +52,7 @@ class CastReport:
     Attributes:
         constants: What rounding the constants did.
         kept: Nodes left in fp32, by operator type.
-        lowered: Nodes that compute in fp16, by operator type.
+        lowered: Nodes that compute in half precision, by operator type.
         casts: Casts inserted.
     """
 
@@ -61,42 +62,46 @@ class CastReport:
     casts: int
 
 
-def lower_to_fp16(
+def lower_to_half(
     model: onnx.ModelProto,
+    half: HalfType,
     *,
     keep_io: bool = True,
     keep_op_types: Sequence[str] = (),
     keep_nodes: Sequence[str] = (),
 ) -> tuple[onnx.ModelProto, CastReport]:
-    """Return a copy of *model* that computes in fp16, and what was done.
+    """Return a copy of *model* that computes in *half*, and what was done.
 
     Local functions are inlined first. Values of other types than float32 are left alone. A kept
     node computes in fp32 between Casts; keeping an If, Loop or Scan keeps its bodies.
 
     Args:
         model: An fp32 model with its weights loaded.
+        half: The type to compute in.
         keep_io: Graph inputs and outputs stay float32, with Casts at the boundary; otherwise all
-            float32 inputs and outputs become float16.
+            float32 inputs and outputs become half precision.
         keep_op_types: Operator types left in fp32.
         keep_nodes: Names of nodes left in fp32 (the first output's name for a node without one).
 
     Raises:
-        StageError: a kept name that does not exist; a weight beyond ±65504 that no kept node holds;
-            a value whose type cannot be inferred; a result whose types do not agree.
+        StageError: an opset whose operators lack the type; a kept name that does not exist; a
+            weight beyond the type's range that no kept node holds; a value whose type cannot be
+            inferred; a result whose types do not agree.
     """
     if model.functions:
         lowered = onnx.inliner.inline_local_functions(model)
     else:
         lowered = onnx.ModelProto()
         lowered.CopyFrom(model)
+    check_opset(lowered, half.least_opset, half.name, half.before)
     check_selection(lowered.graph, keep_nodes, keep_op_types)
     annotate(lowered)
-    planner = Planner(lowered, frozenset(keep_op_types), frozenset(keep_nodes))
-    boundary = FLOAT if keep_io else HALF
+    planner = Planner(lowered, half, frozenset(keep_op_types), frozenset(keep_nodes))
+    boundary = FLOAT if keep_io else half.element
     plan = planner.graph(lowered.graph, {}, boundary, boundary, kept=False)
-    writer = _Writer(lowered, masking_values(lowered.graph))
+    writer = _Writer(lowered, half, masking_values(lowered.graph))
     writer.write(plan, top=True)
-    refuse(writer.overflows)
+    refuse(writer.overflows, half)
     _check(lowered)
     return lowered, CastReport(
         constants=writer.report,
@@ -109,7 +114,8 @@ def lower_to_fp16(
 class _Writer:
     """Rewrites the graph as planned."""
 
-    def __init__(self, model: onnx.ModelProto, masks: frozenset[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, half: HalfType, masks: frozenset[str]) -> None:
+        self.half = half
         self.report = ConstantReport()
         self.overflows: list[Overflow] = []
         self.casts = 0
@@ -144,7 +150,8 @@ class _Writer:
         if value.element != FLOAT or not value.plain:
             return
         if value.constant is not None and value.fixed is None:
-            value.stored = HALF if HALF in value.users else FLOAT
+            half = self.half.element
+            value.stored = half if half in value.users else FLOAT
         base = value.stored if value.fixed is None else value.fixed
         value.names[base] = value.name
         for element in dict.fromkeys((value.stored, *value.users)):
@@ -152,7 +159,7 @@ class _Writer:
                 value.names[element] = self._fresh(value.name, element)
 
     def _fresh(self, name: str, element: int) -> str:
-        stem = f"{name}_{'fp16' if element == HALF else 'fp32'}"
+        stem = f"{name}_{self.half.name if element == self.half.element else 'fp32'}"
         fresh, number = stem, 1
         while fresh in self.taken:
             fresh, number = f"{stem}_{number}", number + 1
@@ -173,8 +180,8 @@ class _Writer:
         for tensor in plan.graph.initializer:
             if tensor.name in constants and constants[tensor.name].constant is not None:
                 tensors.extend(self._constants(constants[tensor.name]))
-            elif tensor.name in given and given[tensor.name].stored == HALF:
-                users = given[tensor.name].users.get(HALF, ["the graph's input"])
+            elif tensor.name in given and given[tensor.name].stored == self.half.element:
+                users = given[tensor.name].users.get(self.half.element, ["the graph's input"])
                 tensors.append(self._half(tensor, tensor.name, users))
             else:
                 tensors.append(tensor)
@@ -186,13 +193,13 @@ class _Writer:
         if value.constant is None:
             return
         for element, name in value.names.items():
-            if element == HALF:
-                yield self._half(
-                    value.constant, name, value.users.get(HALF, ["the graph's output"])
-                )
+            if element == self.half.element:
+                users = value.users.get(element, ["the graph's output"])
+                yield self._half(value.constant, name, users)
             else:
                 if value.users.get(FLOAT):
-                    self.report.overflowed += overflowing(numpy_helper.to_array(value.constant))
+                    array = numpy_helper.to_array(value.constant)
+                    self.report.overflowed += overflowing(array, self.half)
                 same = TensorProto()
                 same.CopyFrom(value.constant)
                 same.name = name
@@ -203,6 +210,7 @@ class _Writer:
             tensor,
             name,
             users,
+            half=self.half,
             mask=bool({tensor.name, name} & self.masks),
             report=self.report,
             overflows=self.overflows,
@@ -236,16 +244,16 @@ class _Writer:
         """Make the attributes that name a result's type say what was planned."""
         node = plan.node
         first = plan.outputs[0] if plan.outputs else None
-        if first is None or first.element != FLOAT or first.stored != HALF:
+        if first is None or first.element != FLOAT or first.stored != self.half.element:
             return
         for attribute in node.attribute:
             if attribute.name in TYPE_ATTRIBUTES and attribute.i == FLOAT:
-                attribute.i = HALF
+                attribute.i = self.half.element
             elif attribute.name == "value" and node.op_type == "ConstantOfShape":
                 attribute.t.CopyFrom(self._half(attribute.t, first.name, [node_label(node)]))
         names = {attribute.name for attribute in node.attribute}
         if node.op_type == "ConstantOfShape" and "value" not in names:
-            zero = helper.make_tensor("value", HALF, [1], [0.0])
+            zero = helper.make_tensor("value", self.half.element, [1], [0.0])
             node.attribute.append(helper.make_attribute("value", zero))
 
     def _cast_after(self, value: Value, nodes: list[onnx.NodeProto]) -> None:

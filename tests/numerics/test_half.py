@@ -11,7 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import StageError
-from orchestrator.numerics.fp16 import CastReport, lower_to_fp16
+from orchestrator.numerics.half import CastReport, lower_to_half
+from orchestrator.numerics.half_types import FP16
 from orchestrator.numerics.schemas import annotate, check_type_agreement
 from tests.numerics.onnx_graphs import (
     Array,
@@ -32,7 +33,7 @@ FLOAT_MIN = float(np.finfo(np.float32).min)
 def lower(model: onnx.ModelProto, **options: object) -> tuple[onnx.ModelProto, CastReport]:
     """Lower *model* and hold the result against everything that must accept it."""
     before = model.SerializeToString(deterministic=True)
-    lowered, report = lower_to_fp16(model, **options)  # type: ignore[arg-type]
+    lowered, report = lower_to_half(model, FP16, **options)  # type: ignore[arg-type]
     assert model.SerializeToString(deterministic=True) == before, "the input was changed"
     onnx.checker.check_model(lowered, full_check=True)
     annotate(lowered)
@@ -76,7 +77,7 @@ def test_overflowing_weight_names_tensor_and_node() -> None:
         w=np.array([1.0, 7e4], np.float32),
     )
     with pytest.raises(StageError) as caught:
-        lower_to_fp16(model)
+        lower_to_half(model, FP16)
     assert "'w'" in caught.value.message
     assert "'scaler'" in caught.value.message
     assert "70000" in caught.value.message
@@ -92,7 +93,7 @@ def test_overflowing_weight_names_tensor_and_node() -> None:
 def test_values_that_round_down_to_the_largest_half_are_refused_too() -> None:
     model = graph("g (float[1] x) => (float[1] y) { y = Mul (x, w) }", w=f32([65510.0]))
     with pytest.raises(StageError, match="65510"):
-        lower_to_fp16(model)
+        lower_to_half(model, FP16)
     model = graph("g (float[1] x) => (float[1] y) { y = Mul (x, w) }", w=f32([-65504.0]))
     lower(model)
 
@@ -139,7 +140,7 @@ def test_weight_wanted_in_both_types_exists_twice() -> None:
 def test_kept_names_that_match_nothing(options: dict[str, list[str]], key: str, hint: str) -> None:
     model = graph("g (float[2] x) => (float[2] y) { [scaler] y = Mul (x, x) }")
     with pytest.raises(StageError) as caught:
-        lower_to_fp16(model, **options)  # type: ignore[arg-type]
+        lower_to_half(model, FP16, **options)  # type: ignore[arg-type]
     assert caught.value.where == key
     assert caught.value.hint == hint
 
@@ -212,13 +213,13 @@ def test_large_negative_constant_that_is_no_mask_is_refused() -> None:
     for output, rest in (("s", ""), ("e", "e = Exp (s)")):
         model = graph(text.format(output, rest), low=f32(-1e9))
         with pytest.raises(StageError, match="'low'"):
-            lower_to_fp16(model)
+            lower_to_half(model, FP16)
     scaled = graph(
         "g (float[3] x) => (float[3] y) { s = Mul (x, t) y = Softmax <axis = -1> (s) }",
         t=f32(1e6),
     )
     with pytest.raises(StageError, match="'t'"):
-        lower_to_fp16(scaled)
+        lower_to_half(scaled, FP16)
 
 
 def test_parameters_that_take_float_only_keep_it() -> None:
@@ -349,6 +350,17 @@ def test_output_that_is_an_input_or_a_constant_or_read_again() -> None:
             np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+def test_default_of_an_input_has_the_type_of_the_input() -> None:
+    text = "g (float[2] x, float[2] w) => (float[2] y) { y = Mul (x, w) }"
+    model = graph(text, w=f32([1.5, 2]))
+    for keep_io, kind in ((True, TensorProto.FLOAT), (False, TensorProto.FLOAT16)):
+        lowered, _ = lower(model, keep_io=keep_io)
+        [default] = lowered.graph.initializer
+        assert default.data_type == kind
+        x = f32([0.5, -1]).astype(np.float32 if keep_io else np.float16)
+        assert run(lowered, {"x": x})[0].tolist() == [0.75, -2]
+
+
 def test_generators_stay_in_fp32_and_filled_tensors_follow() -> None:
     model = graph(
         """g (float[3] x) => (float[3] y, float[3,3] e) {
@@ -389,10 +401,10 @@ def test_custom_operator_without_type_is_named() -> None:
         body, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("custom", 1)]
     )
     with pytest.raises(StageError, match="'a' is unknown") as caught:
-        lower_to_fp16(model)
+        lower_to_half(model, FP16)
     assert "odd" in caught.value.where
     model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [2]))
-    lowered, report = lower_to_fp16(model)
+    lowered, report = lower_to_half(model, FP16)
     assert report.kept == {"Mystery": 1}
     assert [n.op_type for n in lowered.graph.node] == ["Mystery", "Cast", "Relu", "Cast"]
 
@@ -415,11 +427,11 @@ def test_graph_whose_types_already_disagree_is_refused() -> None:
         g (float[2] x, float16[2] h) => (float[2] y) { y = Add (x, h) }"""
     )
     with pytest.raises(StageError):
-        lower_to_fp16(model)
+        lower_to_half(model, FP16)
 
 
 def test_lowering_is_deterministic() -> None:
-    first, second = (lower_to_fp16(residual_net())[0] for _ in range(2))
+    first, second = (lower_to_half(residual_net(), FP16)[0] for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(
         deterministic=True
     )
@@ -459,38 +471,3 @@ def test_exported_net(dynamo: bool, tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = net(x).numpy()
     assert snr_db(expected, run(lowered, {model.graph.input[0].name: x.numpy()})[0]) > 50
-
-
-def test_minilm_with_a_padded_batch() -> None:
-    package = pytest.importorskip("orchestrator.examples.minilm.package")
-    model_module = pytest.importorskip("orchestrator.examples.minilm.model")
-    pytest.importorskip(package.PACKAGE)
-    torch.set_num_threads(1)
-    encoder = model_module.sentence_encoder()
-    ids = torch.randint(1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, 6:] = 0
-    mask[2, 1:] = 0
-    buffer = io.BytesIO()
-    axes = {0: "batch", 1: "length"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            encoder,
-            (ids, mask),
-            buffer,  # type: ignore[arg-type]
-            dynamo=False,
-            opset_version=17,
-            input_names=["input_ids", "attention_mask"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes},
-        )
-    lowered, report = lower(onnx.load_from_string(buffer.getvalue()))
-    assert report.kept == {}
-    assert report.constants.sentinels
-    for rows in (slice(0, 3), slice(2, 3)):
-        with torch.inference_mode():
-            expected = encoder(ids[rows], mask[rows]).numpy()
-        feed = {"input_ids": ids[rows].numpy(), "attention_mask": mask[rows].numpy()}
-        [found] = run(lowered, feed)
-        cosine = (expected * found).sum(1) / np.linalg.norm(found, axis=1)
-        assert cosine.min() > 0.9995

@@ -1,6 +1,6 @@
-"""Decides the type of every value and of every use in an fp16 graph, without changing the graph.
+"""Decides the type of every value and use of a half-precision graph, without changing the graph.
 
-The rules are those of :mod:`orchestrator.numerics.fp16`, which carries the plan out.
+The rules are those of :mod:`orchestrator.numerics.half`, which carries the plan out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import StageError
-from orchestrator.numerics.fp16_constants import overflowing
+from orchestrator.numerics.half_constants import overflowing
+from orchestrator.numerics.half_types import HalfType
 from orchestrator.numerics.schemas import element_types, formal, opset_versions, schema_of
 from orchestrator.numerics.selection import node_label
 
 FLOAT = TensorProto.FLOAT
-HALF = TensorProto.FLOAT16
-FLOAT16 = "tensor(float16)"
 
 # Attributes that only generators have: a result's type that no operand decides.
 GENERATED = {"dtype", "output_datatype"}
@@ -78,8 +77,13 @@ class Planner:
     """Decides the type of every value and every use, without changing the graph."""
 
     def __init__(
-        self, model: onnx.ModelProto, keep_op_types: frozenset[str], keep_nodes: frozenset[str]
+        self,
+        model: onnx.ModelProto,
+        half: HalfType,
+        keep_op_types: frozenset[str],
+        keep_nodes: frozenset[str],
     ) -> None:
+        self.half = half
         self.opsets = opset_versions(model)
         self.keep_op_types = keep_op_types
         self.keep_nodes = keep_nodes
@@ -133,7 +137,7 @@ class Planner:
         given = {entry.name for entry in graph.input}
         for tensor in graph.initializer:
             if tensor.name not in given:
-                value = declare(tensor.name, HALF, CONSTANT)
+                value = declare(tensor.name, self.half.element, CONSTANT)
                 if value.element == FLOAT:
                     value.constant = tensor
                 plan.initializers.append(value)
@@ -160,7 +164,7 @@ class Planner:
                 raise _unknown_type(node, value.name)
         kept = kept or self._is_kept(node)
         if node.op_type == "Constant" and not node.domain:
-            return _constant_plan(node, declare)
+            return _constant_plan(node, declare, self.half)
         bodies = [a.g for a in node.attribute if a.HasField("g")]
         outputs = [declare(name, FLOAT, DATA) if name else None for name in node.output]
         lowered = not kept and self._can_lower(node, inputs, outputs, bodies)
@@ -170,7 +174,7 @@ class Planner:
         for value, wanted in wants:
             if value is not None:
                 value.want(wanted, node_label(node))
-        inner = HALF if lowered else FLOAT
+        inner = self.half.element if lowered else FLOAT
         plans = [self.graph(body, scope, inner, inner, kept=not lowered) for body in bodies]
         if node.op_type not in ("Shape", "Size"):
             self._count(node, wants, outputs)
@@ -202,7 +206,11 @@ class Planner:
         for index, value in enumerate(outputs):
             parameter = formal(list(schema.outputs), index) if schema is not None else None
             if value is not None and value.element == FLOAT and parameter is not None:
-                value.stored = HALF if FLOAT16 in parameter.types else FLOAT
+                value.stored = self._element(parameter)
+
+    def _element(self, parameter: onnx.defs.OpSchema.FormalParameter) -> int:
+        """Return the type that a float takes at *parameter* of an operator that is lowered."""
+        return self.half.element if self.half.schema in parameter.types else FLOAT
 
     def _count(
         self,
@@ -213,7 +221,7 @@ class Planner:
         uses = [wanted for value, wanted in wants if value is not None and value.element == FLOAT]
         uses += [v.stored for v in outputs if v is not None and v.element == FLOAT]
         if uses:
-            (self.lowered if HALF in uses else self.kept)[node.op_type] += 1
+            (self.lowered if self.half.element in uses else self.kept)[node.op_type] += 1
 
     def _is_kept(self, node: onnx.NodeProto) -> bool:
         return node.op_type in self.keep_op_types or node_label(node) in self.keep_nodes
@@ -223,7 +231,7 @@ class Planner:
     ) -> bool:
         """Return whether a node stays in fp32 because its floats come from shapes alone."""
         if any(
-            v.constant is not None and overflowing(numpy_helper.to_array(v.constant))
+            v.constant is not None and overflowing(numpy_helper.to_array(v.constant), self.half)
             for v in floats
         ):
             return False
@@ -241,8 +249,8 @@ class Planner:
         for index, value in enumerate(inputs):
             wanted: int = FLOAT
             parameter = formal(list(schema.inputs), index) if schema is not None else None
-            if lowered and parameter is not None and FLOAT16 in parameter.types:
-                wanted = HALF
+            if lowered and parameter is not None:
+                wanted = self._element(parameter)
             if node.op_type in ("Cast", "Shape", "Size") and value is not None:
                 wanted = value.stored  # These take any type, so none needs a Cast before them.
             wants.append((value, wanted))
@@ -269,8 +277,10 @@ def _origin(
     return max(value.origin for value in considered)
 
 
-def _constant_plan(node: onnx.NodeProto, declare: Callable[[str, int, int], Value]) -> NodePlan:
-    value = declare(node.output[0], HALF, CONSTANT)
+def _constant_plan(
+    node: onnx.NodeProto, declare: Callable[[str, int, int], Value], half: HalfType
+) -> NodePlan:
+    value = declare(node.output[0], half.element, CONSTANT)
     if value.element == FLOAT:
         value.constant = _constant_tensor(node)
         if value.constant is None:

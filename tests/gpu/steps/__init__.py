@@ -1,0 +1,1 @@
+"""The steps of the check, by subject. A step is a function of the check that returns a row."""
