@@ -6,9 +6,14 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from orchestrator.errors import StoreError
 from orchestrator.store.locks import Lock, try_lock
+
+
+#: Where processes meet whatever their TMPDIR says: a GPU is one for all of them.
+_COMMON: Final = Path("/tmp")  # noqa: S108  (the directory below is checked to be our own)
 
 
 class MachineLock:
@@ -48,16 +53,16 @@ def try_device(device: str, *, alone: bool) -> Lock | None:
         alone: Builds and measurements hold it alone, runs share it.
     """
     name = re.sub(r"[^\w-]", "_", device)
-    return try_lock(_private_directory() / f"gpu-{name}.lock", shared=not alone)
+    return try_lock(_private_directory(_COMMON) / f"gpu-{name}.lock", shared=not alone)
 
 
-def _private_directory() -> Path:
-    """A directory in the temporary folder that belongs to this user alone.
+def _private_directory(folder: Path | None = None) -> Path:
+    """A directory in the temporary *folder* that belongs to this user alone.
 
     Raises:
         StoreError: somebody else's directory or a link has that name.
     """
-    path = Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
+    path = (folder or Path(tempfile.gettempdir())) / f"orchestrate-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     stat = path.lstat()
     if path.is_symlink() or stat.st_uid != os.getuid():

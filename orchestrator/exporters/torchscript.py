@@ -5,6 +5,7 @@ Tracing records one path. What it froze is found by ``contract.check_outputs`` a
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -52,7 +53,7 @@ def export(request: ExportRequest) -> Exported:
         )
     path = request.scratch / "traced" / "model.onnx"
     path.parent.mkdir()
-    with captured(request.scratch, partial(_log, request)) as printed:
+    with captured(request.scratch, partial(_log, request)) as printed, _plain_attention():
         try:
             torch.onnx.export(
                 request.module,
@@ -72,6 +73,19 @@ def export(request: ExportRequest) -> Exported:
             raise _error(exc, printed(), request) from exc
     model = onnx.load(str(path))
     return Exported(model=model, provenance=dict(_provenance(model, request.module)))
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Let ``nn.MultiheadAttention`` be made of operators that ONNX has, not of one fused one."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _log(request: ExportRequest, line: str) -> None:

@@ -53,8 +53,8 @@ def emptied(model: onnx.ModelProto) -> tuple[int, int]:
     fed = _fed(graph)
     for node in graph.node:
         known = node.op_type in _REFITTABLE and node.domain in ("", "ai.onnx")
-        known = known and any(name in fed for name in node.output)
         places = _REFITTABLE.get(node.op_type)
+        known = known and (places is not None or any(name in fed for name in node.output))
         for at, name in enumerate(node.input):
             if not known or (places is not None and at not in places):
                 other.add(name)
@@ -81,18 +81,23 @@ def keep_digests(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def _fed(graph: onnx.GraphProto) -> set[str]:
-    """Return the values that are computed from what the graph is fed, and not from its shapes.
+    """Return the values that are computed from what the graph is fed, and from no sizes alone.
 
-    What is looked up in a table counts, whatever the index is made of.
+    Integers that it is fed may be sizes as well; what meets weights at their places is none.
     """
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    tables = {name for name, tensor in stored.items() if tensor.data_type in _FLOATS}
-    found = {value.name for value in graph.input} - stored.keys()
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    found = {
+        value.name
+        for value in graph.input
+        if value.name not in stored and value.type.tensor_type.elem_type in _FLOATS
+    }
     for node in graph.node:
-        looked_up = node.op_type == "Gather" and node.input[0] in tables
-        if looked_up or (
-            node.op_type not in ("Shape", "Size") and any(name in found for name in node.input)
-        ):
+        at_places = [
+            node.input[at] for at in _REFITTABLE.get(node.op_type) or () if at < len(node.input)
+        ]
+        weighted = any(stored.get(name) in _FLOATS for name in at_places)
+        sizes = node.op_type in ("Shape", "Size")
+        if weighted or (not sizes and any(name in found for name in node.input)):
             found.update(node.output)
     return found
 

@@ -84,7 +84,7 @@ def finished(process: subprocess.Popen[str]) -> int:
     ("fault", "mib", "text"),
     [
         ("oom", 1, "out of memory"),
-        ("crash_in_build", 2, "SIGSEGV"),
+        pytest.param("crash_in_build", 2, "SIGSEGV", marks=pytest.mark.slow),
         pytest.param("none_built", 3, "Could not find any", marks=pytest.mark.slow),
         pytest.param("device_lost", 4, "unspecified launch failure", marks=pytest.mark.slow),
     ],
@@ -115,10 +115,12 @@ def test_a_lying_builder_fails_the_variant_and_names_the_layers(
     assert seen(log) == ["build", "built"]
 
 
+@pytest.mark.slow
 def test_an_engine_that_computes_something_else_is_judged(built: Workplace, log: Path) -> None:
     failed = built.build(*engine(11), env=broken(log, "wrong"))
     assert failed.code == 1
-    assert "engine (fp32): output y: largest error" in failed.text
+    assert {one["where"] for one in failed.variants[0]["failures"]} == {"engine (fp32)"}
+    assert "output y: largest error" in failed.variants[0]["failures"][0]["message"]
 
 
 def test_another_device_than_planned_for_stores_nothing(
@@ -140,10 +142,10 @@ def test_another_device_than_planned_for_stores_nothing(
 
 
 def test_one_gpu_builds_one_engine_at_a_time(built: Workplace, log: Path) -> None:
-    sweep = ("-m", *NET, "++target.workspace_mib=30,31,32", "executor.workers=3")
+    sweep = ("-m", *NET, "++target.workspace_mib=30,31", "executor.workers=2")
     done = built.build(*sweep, env=broken(log, "slow:0.3"))
     assert done.code == 0, done.text
-    assert seen(log) == ["build", "built"] * 3
+    assert seen(log) == ["build", "built"] * 2
 
 
 @pytest.mark.slow
@@ -162,14 +164,16 @@ def test_two_processes_build_an_engine_once(built: Workplace, tmp_path: Path, lo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("transport", "mib"), [("directory", 41), ("pipe", 47)])
 def test_a_killed_parent_leaves_no_builder_beside_the_next(
-    built: Workplace, tmp_path: Path, log: Path
+    built: Workplace, tmp_path: Path, log: Path, transport: str, mib: int
 ) -> None:
-    with running(built, *engine(41), env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
+    words = (*engine(mib), f"++toolchain.transport={transport}")
+    with running(built, *words, env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
         until(lambda: seen(log), "the builder is at work")
         orphan = builder(log)
         first.send_signal(signal.SIGKILL)
-        with running(built, *engine(41), env=broken(log, f"hold:{tmp_path / 'go'}")) as second:
+        with running(built, *words, env=broken(log, f"hold:{tmp_path / 'go'}")) as second:
             until(lambda: len(seen(log)) == 2, "the second builder is at work")
             assert not is_running(orphan), "never two at a time"
             (tmp_path / "go").touch()
@@ -218,8 +222,9 @@ def test_a_build_that_takes_too_long_is_ended(built: Workplace, tmp_path: Path, 
 def test_a_flipped_bit_in_a_stored_engine_is_never_loaded(
     built: Workplace, tmp_path: Path, log: Path
 ) -> None:
+    """TensorRT itself would load it without complaint."""
     place = built.copied(tmp_path / "copy")
-    words = (*engine(46), "audit=strict")
+    words = engine(46)
     (variant,) = place.build(*words, env=broken(log)).variants
     plan = (Path(variant["directory"]) / "artifacts" / "engine" / "engine.plan").resolve()
     data = bytearray(plan.read_bytes())
@@ -227,8 +232,6 @@ def test_a_flipped_bit_in_a_stored_engine_is_never_loaded(
     plan.chmod(0o644)
     plan.write_bytes(data)
     assert not place.whole()
-    starts = len(events(log))
-    failed = place.build(*words, "benchmark=default", env=broken(log))
-    assert failed.code == 1
-    assert "engine.plan" in failed.text
-    assert len(events(log)) == starts, "TensorRT never saw it"
+    again = place.build(*words, "benchmark=default", env=broken(log))
+    assert again.code == 0, again.text
+    assert seen(log) == ["build", "built"] * 2, "it is built again"

@@ -1,1 +1,1 @@
-"""Checks that need a real TensorRT on a real GPU; run by hand, never by CI."""
+"""Checks that need a real TensorRT on a real GPU, run by hand; ``test_*`` need neither."""

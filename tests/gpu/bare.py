@@ -44,7 +44,8 @@ def build(spec: Mapping[str, Any]) -> Json:
     logger = trt.Logger(trt.Logger.WARNING)
     trt.init_libnvinfer_plugins(logger, "")
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+    explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)  # until TensorRT 10
+    network = builder.create_network(explicit)
     config = builder.create_builder_config()
     parser = trt.OnnxParser(network, logger)
     part("create")

@@ -102,31 +102,39 @@ def refresh_statistics(module: nn.Module, pictures: NDArray[np.float32]) -> None
 class Encoder(nn.Module):
     """A transformers ``BertModel``; the output is the mean over the tokens that are no padding."""
 
-    def __init__(self, bert: nn.Module) -> None:
-        """Wrap *bert*, which has no pooling layer."""
+    def __init__(self, bert: nn.Module, *, plain_mask: bool) -> None:
+        """Wrap *bert*, which has no pooling layer; see :func:`encoder`."""
         super().__init__()
         self.bert = bert
+        self.plain_mask = plain_mask
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return ``[batch, hidden]`` float32 of ``[batch, length]`` int64 ids and masks."""
-        tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask
+        if self.plain_mask:
+            mask = (1.0 - mask[:, None, None, :].to(torch.float32)) * -10_000.0
+        tokens = self.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state
         weight = attention_mask.unsqueeze(-1).to(tokens.dtype)
         pooled: Tensor = (tokens * weight).sum(dim=1) / weight.sum(dim=1)
         return pooled
 
 
-def encoder(layers: int = 6, hidden: int = 512, vocabulary: int = 8192) -> nn.Module:
+def encoder(
+    layers: int = 6, hidden: int = 512, vocabulary: int = 8192, *, plain_mask: bool = False
+) -> nn.Module:
     """Return a transformer encoder with random weights, by default of BERT-small's width.
 
     Args:
         layers: Number of layers; BERT-base has 12.
         hidden: Width, 64 for each head; BERT-base has 768.
         vocabulary: Number of token ids.
+        plain_mask: Make the additive mask of attention here, by three operators; transformers makes
+            it by thirty, on integers and booleans.
     """
     from transformers.models.bert.configuration_bert import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
-    settings = {
+    settings: dict[str, Any] = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "num_attention_heads": hidden // 64,
@@ -135,4 +143,5 @@ def encoder(layers: int = 6, hidden: int = 512, vocabulary: int = 8192) -> nn.Mo
         "initializer_range": 0.05,  # so that attention is not nearly uniform
         "attn_implementation": "eager",  # plain matrix products, which every exporter knows
     }
-    return Encoder(BertModel(BertConfig(**settings), add_pooling_layer=False)).eval()
+    bert = BertModel(BertConfig(**settings), add_pooling_layer=False)
+    return Encoder(bert, plain_mask=plain_mask).eval()

@@ -38,7 +38,7 @@ def build_row(manifest: Mapping[str, Any]) -> Json:
 
     ``action_s`` is the whole action; ``worker_s`` are the worker's own parts of it, in seconds.
     """
-    entry = action(manifest, "refit") or action(manifest, "build") or {}
+    entry = action(manifest, "refit") or action(manifest, "build")
     found = entry.get("values") or {}
     return {
         "stage": entry.get("stage"),
@@ -64,15 +64,15 @@ def measurements(manifest: Mapping[str, Any]) -> Iterator[Json]:
         }
 
 
-def action(manifest: Mapping[str, Any], stage: str) -> Json | None:
-    """Return the entry of the last action of *stage*, or None."""
+def action(manifest: Mapping[str, Any], stage: str) -> Json:
+    """Return the entry of the last action of *stage*; empty when the variant has none."""
     found = [dict(entry) for entry in manifest["actions"] if entry["stage"] == stage]
-    return found[-1] if found else None
+    return found[-1] if found else {}
 
 
 def values(manifest: Mapping[str, Any], stage: str) -> Json:
     """Return the values of the last action of *stage*; empty when it did not run."""
-    return dict((action(manifest, stage) or {}).get("values") or {})
+    return dict(action(manifest, stage).get("values") or {})
 
 
 def ran(manifests: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -63,6 +63,18 @@ class Encoder(nn.Module):
         return {"state": state, "pooled": pooled}
 
 
+class Attention(nn.Module):
+    """A transformer's layer, whose evaluation torch fuses into one operator: [batch, 6, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
 class MaskUnused(nn.Module):
     """Takes two inputs and uses the second."""
 

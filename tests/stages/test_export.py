@@ -113,6 +113,13 @@ def test_two_inputs_two_dimensions_and_a_dict_of_outputs(
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_multi_head_attention_is_exported(tmp_path: Path, exporter: str) -> None:
+    x = {"x": ("float32", ["batch", 6, 8])}
+    params = export_params("Attention", x, ["y"], dims=BATCH, exporter=exporter)
+    assert_equals_torch(tmp_path, exported(tmp_path, params), params)
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_names_that_torch_uses_inside_are_the_declared_ones(tmp_path: Path, exporter: str) -> None:
     ids = {"add": ("int64", ["batch", 3])}
     params = export_params("Embedding", ids, ["embedding"], dims=BATCH, exporter=exporter)

@@ -189,14 +189,18 @@ def _doubt(
     share = _unknown_share(covered, observed, tf32)
     size = "an unknown share" if share is None else f"{share:.1%}"
     regions = sum(item.region for item in unknown)
-    kind = f"{regions} fused regions that show no inner types" if regions else "layers"
+    kind = "layers"
+    if regions:
+        kind = "a fused region that shows" if regions == 1 else f"{regions} fused regions that show"
+        kind += " no inner types"
     if regions and regions < len(unknown):
         kind += f" and {len(unknown) - regions} layers"
     either = all(_type(item, tf32) == _EITHER for item in unknown)
-    what = (
-        "of no known type" if not either else "of fp32 or tf32, the inspector does not tell which"
-    )
-    return f"{size} of the work is in {kind} {what} ({_listed_layers(unknown, tf32)})"
+    if either:
+        kind += " of fp32 or tf32, the inspector does not tell which"
+    elif not regions:
+        kind += " of no known type"
+    return f"{size} of the work is in {kind} ({_listed_layers(unknown, tf32)})"
 
 
 def _unknown_share(

@@ -130,8 +130,8 @@ def _calibration(
 ) -> Path | None:
     """Add calibration to *request*; return where the table is kept between builds.
 
-    The table depends on the model, the batches, the algorithm and TensorRT, not on build options:
-    another workspace size does not calibrate again.
+    The table depends on the model and how it is parsed, plugins, the batches, the algorithm,
+    TensorRT and the device, not on other options: another workspace does not calibrate again.
     """
     algorithm = target.get("calibrator")
     if algorithm is None:
@@ -152,8 +152,10 @@ def _calibration(
         "model": _digests(model),
         "samples": _digests(more.samples),
         "algorithm": algorithm,
-        "tensorrt": target["expect"]["tensorrt"],
+        "expect": target["expect"],
         "precision": target["precision"],
+        "plugins": plugin_digests(job),
+        "parser": [target["options"][name] for name in ("native_instancenorm", "parser_flags")],
     }
     path = job.shared / "calibration" / f"{of_json('calibration table', what)}.table"
     if path.exists():

@@ -54,6 +54,13 @@ def way(config: Config, site: Site) -> Way:
     options = target.model_copy(update={"refit": "refit"}) if refit else target
     lowered = _lowering(config, version, probed.expectation, toolchain.name)
     check(options, version, toolchain.name, lowering=lowered, plugins=target.plugins)
+    if target.runtime_platform not in (None, "same_as_build"):
+        raise ConfigError(
+            f"an engine for {target.runtime_platform} cannot be run, and so not judged, here",
+            where="target.runtime_platform",
+            hint="leave it out, and build on that system",
+        )
+    _warn_of_opset(config, lowered, version, notes)
     if target.strip_weights and not refit:
         raise ConfigError(
             "a plan without weights computes nothing until it is refitted",
@@ -78,7 +85,6 @@ def way(config: Config, site: Site) -> Way:
     }
     if lowered.calibrator is not None:
         build["calibrator"] = lowered.calibrator
-    device = probed.expectation.get("device") or {}
     carries_code = not target.exclude_lean_runtime or bool(target.plugins_to_serialize)
     run: Json = {
         "backend": "tensorrt",
@@ -96,7 +102,7 @@ def way(config: Config, site: Site) -> Way:
         files=plugins,
         calibrated=lowered.calibrator is not None,
         reach={**toolchain.as_json(), "timing_cache": target.timing_cache},
-        device=str((probed.seen.get("device") or {}).get("uuid") or device.get("name") or "gpu"),
+        device=probing.gpu_of(probed.seen),
         command=_command(options, profiles, lowered, version, config, plugins),
         refit=refit,
         notes=notes,
@@ -189,6 +195,15 @@ def _lowering(config: Config, version: Version, expect: Json, toolchain: str) ->
             hint="leave it true, or set target.input_formats and target.output_formats",
         )
     return lowered
+
+
+def _warn_of_opset(config: Config, lowered: Lowering, version: Version, notes: list[str]) -> None:
+    """Note an opset that the version's parser does not document; it may take it all the same."""
+    known, opset = lowered.greatest_opset, config.exporter.opset
+    if config.model.onnx is None and known is not None and opset > known:
+        notes.append(
+            f"exporter.opset={opset}: the ONNX parser of TensorRT {version} documents up to {known}"
+        )
 
 
 def _pair(capability: str) -> tuple[int, int] | None:

@@ -30,10 +30,14 @@ Json = dict[str, Any]
 
 _SCHEMA: Final = 1
 _TIMEOUT_S: Final = 600.0  # docker may pull an image, a cold network disk may hold TensorRT
-# What decides which libraries a local interpreter finds, and which devices it sees.
+# What decides which libraries a local interpreter finds, which devices it sees, and on which
+# machine a container runs.
 _VARIABLES: Final = (
+    "CONTAINER_HOST",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
     "PATH",
@@ -125,6 +129,12 @@ def probe(
         }
         index.set(key, json.dumps(stored))
     return found
+
+
+def gpu_of(seen: Mapping[str, Any]) -> str:
+    """Return what tells the GPU of an identity from all others: its UUID, or else its name."""
+    device = seen.get("device") or {}
+    return str(device.get("uuid") or device.get("name") or "gpu")
 
 
 def forget(toolchain: Toolchain, index: Index, *, worker: Path = WORKER) -> None:

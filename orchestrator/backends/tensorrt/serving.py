@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.base import Job, Json, Target
 from orchestrator.backends.tensorrt.audit import audit_engine
 from orchestrator.backends.tensorrt.calling import loaded, operate
+from orchestrator.backends.tensorrt.failures import ToolchainError
 from orchestrator.backends.tensorrt.inspector import parse
 from orchestrator.backends.tensorrt.options import kept_nodes
+from orchestrator.backends.tensorrt.probe import gpu_of
 from orchestrator.backends.tensorrt.work import observe
 from orchestrator.config.tensorrt import TensorRTOptions
 from orchestrator.errors import StageError, nearest
@@ -122,6 +124,7 @@ def benchmark(model: Path, samples: Path, settings: Json, target: Target, job: J
     }
     files |= {name: samples / batch.file for name, batch in sources.items()}
     answer, _ = operate(job, target, request, files, "benchmark")
+    _check_gpu(target, answer.seen)
     found = dict(answer.values)
     for row in found["measurements"]:
         batch = sources[row["inputs"]]
@@ -130,6 +133,17 @@ def benchmark(model: Path, samples: Path, settings: Json, target: Target, job: J
             _count_items(statistics, batch.items)
     _count_items(found, batches[0].items)
     return {**found, "machine": answer.seen, "dims": dict(batches[0].dims)}
+
+
+def _check_gpu(target: Target, seen: Json) -> None:
+    """Check that it was measured on the GPU whose measurement this will be called."""
+    wanted, found = target.get("uuid"), gpu_of(seen)
+    if wanted and wanted != found:
+        raise ToolchainError(
+            f"this was measured on {found}, and planned for {wanted}",
+            kind="mismatch",
+            hint="run again: the remembered probe of this toolchain is dropped",
+        )
 
 
 def _points(samples: Path, points: Sequence[str]) -> list[Batch]:

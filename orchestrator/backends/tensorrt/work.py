@@ -124,7 +124,8 @@ def observe(
             unweighed.append(layer.name)
         work.append(_work(layer, found, known, flops, times.get(layer.name, 0.0), region=is_region))
     if basis == "onnx":
-        missing = _unclaimed(known, claims)
+        silent = [layer.name for layer in regions if not chosen[id(layer)]]
+        missing = _unclaimed(known, claims, silent)
         unweighed.extend(item.name for item in missing if item.flops == 1)
         work.extend(missing)
     light = [layer for layer in engine.layers if id(layer) not in chosen]
@@ -339,8 +340,14 @@ def type_of(layer: Layer) -> tuple[str, tuple[str, ...], str]:
     return "unknown", (), "none"
 
 
-def _unclaimed(known: Mapping[str, OnnxNode], claims: Mapping[str, int]) -> list[LayerWork]:
-    """Return the products of the ONNX model that no heavy layer or region names, as one entry."""
+def _unclaimed(
+    known: Mapping[str, OnnxNode], claims: Mapping[str, int], silent: Sequence[str]
+) -> list[LayerWork]:
+    """Return the products of the ONNX model that no heavy layer or region names, as one entry.
+
+    It has the name of the region that hides them, where there is one that names no node: of a
+    transformer, 8.6's Myelin makes a single one without metadata.
+    """
     every = tuple(
         name
         for name, node in known.items()
@@ -350,7 +357,7 @@ def _unclaimed(known: Mapping[str, OnnxNode], claims: Mapping[str, int]) -> list
         return []
     return [
         LayerWork(
-            name="not found in the engine",
+            name=" and ".join(silent) or "not found in the engine",
             op="fused region",
             dtype="unknown",
             flops=_shared(every, known, dict.fromkeys(every, 1)) or 1,

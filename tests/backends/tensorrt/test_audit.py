@@ -199,9 +199,33 @@ NODES = {
 def test_a_fused_region_without_inner_types_is_undetermined_with_its_share() -> None:
     values = audit_engine(engine(region(), head(), nodes=NODES), {"name": "fp16"})
     assert values["verdict"] == "undetermined"
-    assert "75.0% of the work is in 1 fused regions that show no inner types" in values["reason"]
+    assert "75.0% of the work is in a fused region that shows no inner types" in values["reason"]
     assert values["unknown_share"] == 0.75
     assert [item["share"] for item in values["regions"]] == [0.75]
+
+
+def test_a_whole_transformer_in_one_silent_region_is_undetermined_and_named() -> None:
+    """As 8.6.0 built them on an H200: the region's metadata is empty."""
+    nodes = {
+        "/bert/q/MatMul": OnnxNode(op="MatMul", flops=1000),
+        "/bert/k/MatMul": OnnxNode(op="MatMul", flops=1000),
+    }
+    engine = parse((DATA / "inspector_8_6_0_encoder_fp16.json").read_text(encoding="utf-8"))
+    values = audit_engine(observe(engine, nodes=nodes), {"name": "fp16"}, tf32=True)
+    assert values["verdict"] == "undetermined"
+    assert "100.0% of the work is in a fused region that shows no inner types" in values["reason"]
+    assert "'{ForeignNode[/bert/Cast.../Div]}'" in values["reason"]
+
+
+def test_what_stands_beside_a_silent_region_proves_nothing_for_it() -> None:
+    nodes = {
+        "/conv_proj/Conv": OnnxNode(op="Conv", flops=7),
+        "/encoder/MatMul": OnnxNode(op="MatMul", flops=993),
+    }
+    engine = parse((DATA / "inspector_8_6_0_vit_int8.json").read_text(encoding="utf-8"))
+    values = audit_engine(observe(engine, nodes=nodes), {"name": "int8"}, tf32=True)
+    assert values["verdict"] == "undetermined"
+    assert values["compute"] == {"unknown": 0.993, "int8": 0.007}
 
 
 def test_a_fused_region_of_unknown_size_is_undetermined_without_a_share() -> None:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from orchestrator.locations import resolve
-from tests.gpu.steps.check import Check, Json, entry, failures
-from tests.gpu.variants import BEFORE_THE_ENGINE, build_row, ran
+from tests.gpu.steps.check import Check, Json, failures
+from tests.gpu.variants import BEFORE_THE_ENGINE, action, build_row, ran
 
 WEIGHTS = "pkg://orchestrator.examples.digits/weights.safetensors"
 
@@ -51,8 +51,8 @@ def refit(check: Check) -> Json:
     timed = check.command.build("digits", *reuse)
     (second,) = timed.built.variants
     stages = ran([second])
-    refitted = entry(second, "refit")
-    rebuilt, refit_s = entry(first, "build").get("built_seconds"), refitted.get("built_seconds")
+    refitted = action(second, "refit")
+    rebuilt, refit_s = action(first, "build").get("built_seconds"), refitted.get("built_seconds")
     return {
         "ok": second["status"] == "passed"
         and "build" not in stages

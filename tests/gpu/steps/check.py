@@ -58,12 +58,6 @@ def failures(built: Built) -> list[str]:
     return [one["message"] for variant in built.variants for one in variant["failures"]]
 
 
-def entry(manifest: Mapping[str, Any], stage: str) -> Json:
-    """Return the entry of the last action of *stage*; empty when the variant has none."""
-    found = [dict(one) for one in manifest["actions"] if one["stage"] == stage]
-    return found[-1] if found else {}
-
-
 def engine_of(manifest: Mapping[str, Any]) -> Path:
     """Return the plan in the variant's experiment directory.
 

@@ -103,7 +103,7 @@ def memory(check: Check) -> Json:
     finally:
         hog.stdin.close()
         hog.wait()
-    row = _as_expected(failed, (1,), ["memory"])
+    row = _as_expected(failed, (1,), ["emory"])  # GPU memory, or cudaErrorMemoryAllocation
     after = check.command.build("digits", *own)
     row |= {"taken_bytes": taken, "after": told(after) | {"ran": ran(after.built.variants)}}
     row["ok"] = row["ok"] and after.ran.code == 0
@@ -162,7 +162,8 @@ def _checked_plan(
         manifest_path(plan).write_text(json.dumps(manifest))
     timed = _check_plan(check, plan)
     row = _as_expected(timed, (1,), words)
-    row |= {"message": timed.ran.text.strip()[:1200], "whole": told(whole)["code"]}
+    lines = [" ".join(line.split()) for line in timed.ran.text.splitlines()]
+    row |= {"message": "\n".join(lines).strip()[:1200], "whole": told(whole)["code"]}
     row["ok"] = row["ok"] and whole.ran.code == 0
     return row
 

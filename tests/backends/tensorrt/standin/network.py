@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from orchestrator.graphs.files import load_file
 from tests.backends.tensorrt.standin.callbacks import ILogger, say
 from tests.backends.tensorrt.standin.enums import DataType, LayerType
 from tests.backends.tensorrt.standin.names import has, pruned
@@ -153,7 +155,7 @@ class OnnxParser:
         return []
 
     def parse_from_file(self, path: str) -> bool:
-        model = onnx.load(path)
+        model = load_file(Path(path))
         for at, node in enumerate(model.graph.node):
             lacks = fault("unsupported") == node.op_type
             if lacks or not onnx.defs.has(node.op_type, node.domain):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from orchestrator.graphs.files import load_file
 from tests.backends.tensorrt.standin.callbacks import ILogger, say
 from tests.backends.tensorrt.standin.engine import ICudaEngine, with_weights
 from tests.backends.tensorrt.standin.enums import WeightsRole
@@ -74,7 +76,7 @@ class OnnxParserRefitter:
         self._refitter = refitter
 
     def refit_from_file(self, path: str) -> bool:
-        found = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+        found = {tensor.name: tensor for tensor in load_file(Path(path)).graph.initializer}
         wanted = self._refitter.initializers.values()
         return all(
             self._refitter.give(name, numpy_helper.to_array(found[name]) if name in found else None)
