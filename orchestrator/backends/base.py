@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
-from orchestrator.errors import PlanError, nearest
+from orchestrator.errors import PlanError, StageError, nearest
 from orchestrator.stages.base import Context, Scope
 
 if TYPE_CHECKING:
@@ -336,6 +336,21 @@ class Backend(ABC):
         Raises:
             StageError: as :meth:`run` does.
         """
+
+
+def check_outputs(names: Sequence[str], wanted: Sequence[str], what: str) -> None:
+    """Check that *what* (the model, the engine) has the *wanted* outputs.
+
+    Raises:
+        StageError: it lacks one.
+    """
+    for name in wanted:
+        if name not in names:
+            raise StageError(
+                f"{what} has no output '{name}'; it has {', '.join(names)}",
+                where="model.outputs",
+                hint=nearest(name, names) or "declare the outputs in the model's own order",
+            )
 
 
 def job_of(ctx: Context, *, threads: int = 1) -> Job:

@@ -7,45 +7,18 @@ value there must not come from an impure resolver such as ``now:`` or ``hydra:``
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.config.groups import Count, Group
+from orchestrator.config.data import Data
+from orchestrator.config.groups import Arguments, Count, Dotted, Group
 from orchestrator.config.tensorrt import TensorRTOptions
 
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 Point = Literal["min", "opt", "max"]
 PrecisionName = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
-Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 PortName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.\-]*$")]
-
-
-def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
-    _refuse_strange(arguments, "")
-    return arguments
-
-
-def _refuse_strange(value: Any, place: str) -> None:
-    """Refuse what JSON, in which keys and requests are written, cannot hold."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise ValueError(f"{place or 'it'} has the key {name!r}; keys are texts: '{name}'")
-            _refuse_strange(item, f"{place}.{name}" if place else name)
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            _refuse_strange(item, f"{place}.{number}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{place} is {value}, which is no number to compute with")
-    elif not isinstance(value, str | int | float | bool | None):
-        raise ValueError(
-            f"{place} is {type(value).__name__}; expected text, number, boolean, list or map"
-        )
-
-
-Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Dim(Group):
@@ -69,78 +42,6 @@ class Input(Group):
     shape: list[Count | str] = Field(
         description="Sizes; a string names a dynamic dimension declared under model.dims."
     )
-
-
-class Generator(Group):
-    """How one input is drawn."""
-
-    distribution: Literal["normal", "uniform", "integers", "constant"] = "normal"
-    mean: float = Field(default=0.0, description="normal: mean.")
-    std: Annotated[float, Field(gt=0)] = Field(default=1.0, description="normal: deviation.")
-    low: float = Field(default=0.0, description="uniform, integers: lower bound (inclusive).")
-    high: float = Field(default=1.0, description="uniform, integers: upper bound (exclusive).")
-    value: float = Field(default=0.0, description="constant: the value.")
-
-
-class GeneratorData(Group):
-    """Data drawn from a seeded random generator (NumPy's PCG64)."""
-
-    kind: Literal["generator"]
-    seed: int = 0
-    inputs: dict[str, Generator] = Field(
-        default_factory=dict, description="Per input; an input not named is drawn as normal(0, 1)."
-    )
-
-
-class ArrayData(Group):
-    """Data from NumPy files; axis 0 counts the items."""
-
-    kind: Literal["npz", "npy"]
-    path: str | None = Field(
-        default=None, description="npz: the file (pkg://package/file or path)."
-    )
-    arrays: dict[str, str] = Field(
-        default_factory=dict,
-        description="npz: input to array name (default: equal names). npy: input to file.",
-    )
-    labels: str | None = Field(default=None, description="npz: array name; npy: file with labels.")
-    start: Annotated[int, Field(ge=0)] = Field(default=0, description="First item used.")
-    stop: Count | None = Field(default=None, description="One past the last item used.")
-    scale: float = Field(default=1.0, description="Every value is multiplied by this.")
-
-
-class ImageData(Group):
-    """A folder of images, in the order of their sorted paths; sub-folders name the classes."""
-
-    kind: Literal["images"]
-    path: str = Field(description="Folder; png, jpg, jpeg, bmp, webp are read with Pillow.")
-    input: str | None = Field(default=None, description="The input fed (default: the only one).")
-    mode: Literal["RGB", "L"] = "RGB"
-    resize: Count | None = Field(
-        default=None, description="Shorter side is resized to this, in pixels."
-    )
-    layout: Literal["nchw", "nhwc"] = "nchw"
-    scale: float = Field(
-        default=1 / 255, description="Pixels (0..255) are multiplied by this first."
-    )
-    mean: list[float] = Field(default_factory=lambda: [0.0], description="Subtracted, per channel.")
-    std: list[float] = Field(default_factory=lambda: [1.0], description="Divided by, per channel.")
-    labels: bool = Field(default=False, description="Sub-folder index (sorted) is the label.")
-
-
-class CallableData(Group):
-    """Data from a Python function ``f(*, dims, offset, seed, **args) -> {name: array}``."""
-
-    kind: Literal["callable"]
-    function: Dotted = Field(description="package.module:function")
-    args: Arguments = Field(default_factory=dict)
-    seed: int = 0
-    labels: str | None = Field(
-        default=None, description="Name in the returned dict that is a label."
-    )
-
-
-Data = Annotated[GeneratorData | ArrayData | ImageData | CallableData, Field(discriminator="kind")]
 
 
 class Checkpoint(Group):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.config.schema import ArrayData
+from orchestrator.config.data import ArrayData
 from orchestrator.data.ports import Array, Port, check_names
 from orchestrator.data.source import Request, Taken
 from orchestrator.errors import StageError, nearest

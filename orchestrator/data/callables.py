@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from orchestrator.config.schema import CallableData
+from orchestrator.config.data import CallableData
 from orchestrator.data.ports import Array, check_names
 from orchestrator.data.source import Request, Taken
 from orchestrator.errors import OrchestrateError, StageError

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from orchestrator.config.schema import Generator, GeneratorData
+from orchestrator.config.data import Generator, GeneratorData
 from orchestrator.data.ports import Array, Port, check_names
 from orchestrator.data.source import Request, Taken
 from orchestrator.errors import StageError

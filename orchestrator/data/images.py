@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from orchestrator.config.schema import ImageData
+from orchestrator.config.data import ImageData
 from orchestrator.data.ports import Array, Port
 from orchestrator.data.source import Request, Taken
 from orchestrator.errors import StageError, nearest

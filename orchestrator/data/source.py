@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from orchestrator.config.schema import ArrayData, CallableData, Data, GeneratorData, ImageData
+from orchestrator.config.data import ArrayData, CallableData, Data, GeneratorData, ImageData
 from orchestrator.data.ports import Array, Port
 from orchestrator.stages.base import Observations
 

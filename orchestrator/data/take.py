@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter
 
-from orchestrator.config.schema import Data, Dim
+from orchestrator.config.data import Data
+from orchestrator.config.schema import Dim
 from orchestrator.data.points import Purpose, batch_dim, compare_batches, counted_batches
 from orchestrator.data.ports import Array, Port, conform
 from orchestrator.data.source import Request, Source, Taken, open_source

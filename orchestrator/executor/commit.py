@@ -123,7 +123,7 @@ def _refused(report: Mapping[str, Any], action: Action, directory: Path) -> Orch
         case "stage":
             return StageError(message, where=where, hint=hint)
         case "disk":
-            return _no_space(action, message, directory)
+            return _no_space(action, message, directory, hint)
         case "memory":
             return WorkerLostError(
                 f"'{action.stage}' ran out of memory",
@@ -165,11 +165,18 @@ def _ended(code: int, action: Action) -> WorkerLostError:
     )
 
 
-def _no_space(action: Action, what: str, directory: Path) -> OrchestrateError:
-    """A full store ends the run; a disk of the user's own, or a limit, fails one action."""
+def _no_space(action: Action, what: str, directory: Path, hint: str = "") -> OrchestrateError:
+    """A full store ends the run; a disk of the user's own, or a limit, fails one action.
+
+    Args:
+        action: What ran.
+        what: What the worker could not write.
+        directory: The worker's, on the store's disk.
+        hint: What to do where it is another disk that is full, such as a toolchain's.
+    """
     full = shutil.disk_usage(directory).free < _NEARLY_FULL_BYTES
+    ours = "free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir"
     return (StoreError if full else WorkerLostError)(
         f"no space left while '{action.stage}' ran: {what}",
-        hint="free some space ('orchestrate cache gc --max-size 10GiB'), or set cache.dir; "
-        "everything finished so far is kept",
+        hint=f"{ours if full or not hint else hint}; everything finished so far is kept",
     )

@@ -11,7 +11,6 @@ from typing import Final
 from orchestrator.errors import StoreError
 from orchestrator.store.locks import Lock, try_lock
 
-
 #: Where processes meet whatever their TMPDIR says: a GPU is one for all of them.
 _COMMON: Final = Path("/tmp")  # noqa: S108  (the directory below is checked to be our own)
 

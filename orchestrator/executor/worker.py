@@ -149,8 +149,10 @@ def _kind(exc: OrchestrateError) -> str:
     if isinstance(exc, WorkerLostError):
         return "lost"
     kind = str(getattr(exc, "kind", ""))  # of a toolchain's refusal
-    if kind in ("mismatch", "device", "memory"):
-        return kind if kind == "mismatch" else "lost"
+    if kind in ("mismatch", "disk"):
+        return kind
+    if kind in ("device", "memory"):
+        return "lost"
     return "memory" if isinstance(exc.__cause__, MemoryError) else "stage"
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from orchestrator.backends.base import Site, backend
 from orchestrator.backends.beside import available
-from orchestrator.config.schema import ArrayData, Config, Data, ImageData
+from orchestrator.config.data import ArrayData, Data, ImageData
+from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan.graph import File, Gate, Graph, Ref, Step, Variant
 from orchestrator.plan.inputs import Files, checkpoint_params, dims_of, profiles_of

@@ -47,7 +47,7 @@ MISTAKES = {
         says=("exporter.opset (command line)", "valid integer", "'eighteen'"),
     ),
     "wrong value": mistake(
-        "precision.name=fp17", says=("precision.name", "fp32, fp16, int8", "did you mean 'fp16'?")
+        "precision.name=fp17", says=("precision.name", "fp32, tf32, fp16", "did you mean 'fp16'?")
     ),
     "out of range": mistake(
         "model.batches=0", says=("model.batches", "greater than or equal to 1")

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config.compose import BatchTask, Composer
-from orchestrator.config.schema import Benchmark, CallableData
+from orchestrator.config.data import CallableData
+from orchestrator.config.schema import Benchmark
 from orchestrator.errors import ConfigError
 from tests.config.compose import checked, refusal, write_conf
 

@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from orchestrator.config.schema import ArrayData, Model
+from orchestrator.config.data import ArrayData
+from orchestrator.config.schema import Model
 from orchestrator.examples import digits
 from orchestrator.examples.digits import train
 from orchestrator.examples.digits.model import DigitsNet

@@ -9,7 +9,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from orchestrator.config.schema import CallableData, Model
+from orchestrator.config.data import CallableData
+from orchestrator.config.schema import Model
 from orchestrator.errors import StageError
 from orchestrator.examples.minilm import package
 from orchestrator.examples.minilm.data import read_lines, sentences

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.backends.base import Site
 from orchestrator.config.compose import Composer
-from orchestrator.config.schema import ArrayData, Data
+from orchestrator.config.data import ArrayData, Data
 from orchestrator.plan.chain import add_variant
 from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.plan.inputs import Files

@@ -186,7 +186,12 @@ def test_a_version_decides_how_a_precision_is_lowered() -> None:
             "no such file: nowhere.so",
             "relative paths",
         ),
-        (["toolchain=trt86", "target.device=3"], "", "device 3 was asked for; 1 are visible", ""),
+        (
+            ["toolchain=trt86", "target.device=3"],
+            "target.device",
+            "device 3 was asked for; 1 are visible",
+            "below 1",
+        ),
         (["toolchain=local"], "", "TensorRT is not installed in", "toolchain.command"),
         (
             ["toolchain.command=[no-such-python]"],

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.backends.base import Job, Json, Runner, Target
+from orchestrator.backends.base import Job, Json, Target, check_outputs
 from orchestrator.backends.onnxruntime.installed import cpu_target
 from orchestrator.backends.onnxruntime.session import open_session
-from orchestrator.errors import StageError, nearest
+from orchestrator.errors import StageError
 from orchestrator.numerics.batches import Batch, measured_batch, read_batch, read_index
 from orchestrator.numerics.timing import measure, summary
 
@@ -29,7 +29,7 @@ def run(
     if target.get("widen_bf16"):
         model = _widened(model, job)
     with open_session(model, target, job) as runner:
-        _check_outputs(runner, wanted)
+        check_outputs([port.name for port in runner.outputs], wanted, "the model")
         for number, batch in enumerate(batches):
             feeds = read_batch(samples, batch)
             try:
@@ -83,14 +83,3 @@ def _widened(model: Path, job: Job) -> Path:
     wide.mkdir()
     onnx_files.save(widen_bf16(onnx_files.load(model)), wide)
     return wide
-
-
-def _check_outputs(runner: Runner, wanted: Sequence[str]) -> None:
-    names = [port.name for port in runner.outputs]
-    for name in wanted:
-        if name not in names:
-            raise StageError(
-                f"the model has no output '{name}'; it has {', '.join(names)}",
-                where="model.outputs",
-                hint=nearest(name, names) or "declare the outputs in the model's own order",
-            )

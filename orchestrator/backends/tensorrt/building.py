@@ -18,6 +18,7 @@ from orchestrator.backends.tensorrt.calling import (
 )
 from orchestrator.backends.tensorrt.failures import ToolchainError
 from orchestrator.backends.tensorrt.plan_file import NAME, write_manifest
+from orchestrator.backends.tensorrt.refitting import Known, not_replaced
 from orchestrator.backends.tensorrt.toolchain import Answer
 from orchestrator.errors import StageError
 from orchestrator.graphs import files as onnx_files
@@ -29,6 +30,7 @@ _MODEL: Final = "model"
 _TABLE: Final = "calibration.table"
 _TIMING: Final = "timing.cache"
 _TIMING_OUT: Final = "timing.new"
+_SHOWN: Final = 8
 
 
 def build(model: Path, into: Path, target: Target, job: Job, more: Built) -> Json:
@@ -70,14 +72,29 @@ def refit(model: Path, base: Path, into: Path, target: Target, job: Job, more: B
     except ToolchainError as exc:
         if exc.kind not in ("refused", "builder", "bug"):
             raise
-        job.log(f"not refitted: {exc.message}")
-        job.log("building the engine instead")
-        return {**build(model, into, target, job, more), "refitted": False, "reason": exc.message}
+        return _built_instead(exc.message, model, into, target, job, more)
+    stale = not_replaced(model, Known.from_json(answer.values.pop("known")))
+    if stale:
+        names = ", ".join(f"'{name}'" for name in stale[:_SHOWN])
+        more_of_them = ", …" if len(stale) > _SHOWN else ""
+        reason = (
+            f"TensorRT's refitter does not know {len(stale)} of the model's weights: "
+            f"{names}{more_of_them}"
+        )
+        return _built_instead(reason, model, into, target, job, more)
     (directory / "new.plan").replace(into / NAME)
     for name in ("inputs", "outputs"):
         answer.values[name] = manifest.get(name)
     _describe(into, model, target, job, answer)
     return {**_told(answer), "refitted": True}
+
+
+def _built_instead(
+    reason: str, model: Path, into: Path, target: Target, job: Job, more: Built
+) -> Json:
+    job.log(f"not refitted: {reason}")
+    job.log("building the engine instead")
+    return {**build(model, into, target, job, more), "refitted": False, "reason": reason}
 
 
 def _operate_build(model: Path, target: Target, job: Job, more: Built) -> tuple[Answer, Path]:

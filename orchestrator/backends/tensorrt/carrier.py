@@ -5,20 +5,43 @@ it keeps to Python 3.8 and the standard library. It reads a JSON line (``source_
 ``arguments``, ``files``), the worker's source, and, with ``files``, frames (8 hexadecimal digits of
 length, then the bytes; length 0 ends) that become the worker's stdin. The worker runs in a forked
 child; this process says how the child ended, which neither ssh nor docker would, and ends the child
-when stdin closes: whoever asked is gone then, and no build may go on unseen.
+when stdin closes: whoever asked is gone then, and no build may go on unseen. With
+``files`` the child's temporary directory is one that this process made, and removes when the child
+has ended, however it ended.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.path and not sys.path[0]:
+    del sys.path[0]  # the working directory: nothing there may shadow a library
 
 import faulthandler
 import json
 import os
 import select
+import shutil
 import signal
-import sys
+import tempfile
 from types import ModuleType
+from typing import NamedTuple
 
 GONE = 98  #: Exit code: stdin closed before the worker had ended.
+
+
+class Child(NamedTuple):
+    """The worker's process, and the directory that ends with it (empty: none)."""
+
+    pid: int
+    scratch: str
+
+    def wait(self) -> int:
+        """Wait until it has ended, remove its directory, and return its status."""
+        _, status = os.waitpid(self.pid, 0)
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        return status
 
 
 def main() -> None:
@@ -31,20 +54,21 @@ def main() -> None:
         python=".".join(str(part) for part in sys.version_info[:3]),
         path=[entry for entry in sys.path if entry],
     )
+    scratch = _scratch() if header["files"] else ""
     ended_read, ended_write = os.pipe()
     feed_read, feed_write = os.pipe()
-    child = os.fork()
-    if child:
+    pid = os.fork()
+    if pid:
         os.close(ended_write)  # the child's copy closes when the child ends, however it ends
         os.close(feed_read)
-        _watch(child, ended_read, feed_write, header["files"])
+        _watch(Child(pid, scratch), ended_read, feed_write, header["files"])
     os.close(ended_read)
     os.close(feed_write)
     os.dup2(feed_read, 0)
     os.close(feed_read)
+    if scratch:
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
     faulthandler.enable()
-    if sys.path and not sys.path[0]:
-        del sys.path[0]  # the working directory: nothing there may shadow a library
     sys.argv = [header["name"], *header["arguments"]]
     module = ModuleType("__main__")
     module.__file__ = header["name"]
@@ -52,7 +76,14 @@ def main() -> None:
     exec(compile(source, header["name"], "exec"), module.__dict__)  # noqa: S102
 
 
-def _watch(child: int, ended: int, feed: int, files: bool) -> None:
+def _scratch() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="orchestrate-worker-")
+    except OSError:  # the worker meets the same, and can say so
+        return ""
+
+
+def _watch(child: Child, ended: int, feed: int, files: bool) -> None:
     while files:
         count = int(_read(8, child), 16)
         if not count:
@@ -72,13 +103,13 @@ def _watch(child: int, ended: int, feed: int, files: bool) -> None:
             break
         if not os.read(0, 4096):
             _give_up(child)
-    _, status = os.waitpid(child, 0)
+    status = child.wait()
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     _tell(event="ended", code=code)
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _read(count: int, child: int = 0) -> bytes:
+def _read(count: int, child: Child | None = None) -> bytes:
     parts = []
     while count:
         part = os.read(0, min(count, 1 << 20))
@@ -96,10 +127,10 @@ def _read_line() -> bytes:
     return line
 
 
-def _give_up(child: int) -> None:
+def _give_up(child: Child | None) -> None:
     if child:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)  # only now are the GPU's memory and the locks free
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()  # only now are the GPU's memory and the locks free
     os._exit(GONE)
 
 

@@ -28,7 +28,8 @@ _SIGNALS: Final = {
 }
 _CRASHED: Final = (
     "often a driver too old for the toolchain's CUDA, or a plugin library of another TensorRT: "
-    "'orchestrate doctor' shows both; the action's log has the last lines"
+    "look at nvidia-smi there, and at what target.plugins were built for; the action's log has the "
+    "last lines"
 )
 # What ssh, docker and podman say (stderr), and what to do about it.
 _SAID: Final[Sequence[tuple[str, str, str]]] = (
@@ -91,8 +92,8 @@ class ToolchainError(StageError):
     """The toolchain's worker refused, in its own words.
 
     Attributes:
-        kind: ``refused``, ``mismatch``, ``memory``, ``device``, ``builder``, ``missing``, ``bug``
-            (the worker's result), ``timeout`` or ``command`` (no worker ran).
+        kind: ``refused``, ``mismatch``, ``memory``, ``device``, ``disk``, ``builder``,
+            ``missing``, ``bug`` (the worker's result), ``timeout`` or ``command`` (no worker ran).
         log: The last lines that TensorRT logged before it.
         result: The worker's whole result (``seen``, ``errors`` of the ONNX parser, …).
     """

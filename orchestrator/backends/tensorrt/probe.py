@@ -30,8 +30,8 @@ Json = dict[str, Any]
 
 _SCHEMA: Final = 1
 _TIMEOUT_S: Final = 600.0  # docker may pull an image, a cold network disk may hold TensorRT
-# What decides which libraries a local interpreter finds, which devices it sees, and on which
-# machine a container runs.
+# What decides which libraries a local interpreter finds, which devices it sees, how TensorRT
+# computes there, and on which machine a container runs.
 _VARIABLES: Final = (
     "CONTAINER_HOST",
     "CUDA_VISIBLE_DEVICES",
@@ -40,6 +40,7 @@ _VARIABLES: Final = (
     "DOCKER_HOST",
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
+    "NVIDIA_TF32_OVERRIDE",
     "PATH",
     "PYTHONHOME",
     "PYTHONPATH",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.backends.base import Job, Json, Target
+from orchestrator.backends.base import Job, Json, Target, check_outputs
 from orchestrator.backends.tensorrt.audit import audit_engine
 from orchestrator.backends.tensorrt.calling import loaded, operate
 from orchestrator.backends.tensorrt.failures import ToolchainError
@@ -15,7 +15,6 @@ from orchestrator.backends.tensorrt.options import kept_nodes
 from orchestrator.backends.tensorrt.probe import gpu_of
 from orchestrator.backends.tensorrt.work import observe
 from orchestrator.config.tensorrt import TensorRTOptions
-from orchestrator.errors import StageError, nearest
 from orchestrator.numerics.batches import Batch, measured_batch, read_batch, read_index
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def run(
         with np.load(path, allow_pickle=False) as found:
             outputs = {name: found[name] for name in found.files}
         path.unlink()
-        _check_outputs(outputs, wanted)
+        check_outputs(list(outputs), wanted, "the engine")
         yield batch, {name: _as_declared(outputs[name], declared.get(name)) for name in wanted}
 
 
@@ -165,16 +164,6 @@ def _count_items(statistics: Json, items: int) -> None:
     if counted:
         statistics["throughput"] *= items / counted
     statistics["items"] = items
-
-
-def _check_outputs(outputs: Arrays, wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in outputs:
-            raise StageError(
-                f"the engine has no output '{name}'; it has {', '.join(outputs)}",
-                where="model.outputs",
-                hint=nearest(name, outputs) or "declare the outputs in the model's own order",
-            )
 
 
 def _as_declared(array: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:

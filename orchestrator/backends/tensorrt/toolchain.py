@@ -6,6 +6,7 @@ A toolchain is a command that leads to a Python; one process of it serves one re
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ WORKER: Final = Path(__file__).with_name("worker.py")
 _CONTAINERS: Final = ("docker", "podman")
 _ENV_TAKES_WORD: Final = ("-u", "--unset", "-C", "--chdir")
 _SHOWN_LINES: Final = 8
+_SEVERITY: Final = re.compile(r"^\[\w+\] ")  # as the worker writes it before each line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +200,9 @@ def _refusal(name: str, result: Json) -> ToolchainError:
         str(result.get("message", "no reason given")),
     )
     log = [str(line).rstrip() for line in result.get("log") or []]
-    said = [line for line in log if line and line not in message][-_SHOWN_LINES:]
+    said = [line for line in log if line and _SEVERITY.sub("", line) not in message]
     error = ToolchainError(
-        "\n    ".join([f"toolchain {name}: {message}", *said]),
+        "\n    ".join([f"toolchain {name}: {message}", *said[-_SHOWN_LINES:]]),
         kind=kind,
         where=str(result.get("where") or ""),
         hint=str(result.get("hint") or ""),

@@ -11,8 +11,8 @@ result was left; 2 is a wrong command line, 3 a lost peer.
 A result is ``{"ok": true, "values": …, "seen": identity}`` or ``{"ok": false, "kind": …, "message":
 …, "hint": …, "log": [last lines]}`` with ``seen`` as far as it is known, and ``errors`` where the
 ONNX parser gave some. Kinds: ``refused`` (the request cannot be served; the user can mend it),
-``mismatch`` (not the TensorRT, device or plan that was expected), ``memory``, ``device``,
-``builder`` (TensorRT gave up), ``missing`` (a package or library), ``bug`` (ours).
+``mismatch`` (not the TensorRT, device or plan that was expected), ``memory``, ``device``, ``disk``
+(no space left), ``builder`` (TensorRT gave up), ``missing`` (a package or library), ``bug`` (ours).
 
 It runs under whatever interpreter has TensorRT: Python >= 3.8, TensorRT 8.6 to 11, NumPy and any
 generation of cuda-python, and it may travel as text through ``ssh HOST python -c``. So it imports
@@ -25,12 +25,13 @@ bindings.
 """
 
 # Paths stay text here: they come from JSON and go to TensorRT and CUDA as text.
-# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123
+# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import fcntl
 import gc
@@ -70,13 +71,24 @@ RESULT = "result.json"
 # == Failures ==================================================================================
 
 
+#: What to do about a kind of failure that says nothing more particular.
+HINTS = {
+    "memory": "free the GPU's memory, or set a smaller target.workspace_mib or profile",
+    "device": "the GPU or its driver failed: look at nvidia-smi and dmesg",
+    "mismatch": "build the engine again for this TensorRT and device",
+    "disk": "free space there, or set cache.dir; of a toolchain that files travel to, set TMPDIR "
+    "in toolchain.command (env TMPDIR=DIRECTORY python3)",
+}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Failure(Exception):  # noqa: N818  (a failure is a value here: it becomes the result)
     """Ends the operation with a result that is not ok.
 
     Attributes:
         kind: See the module's docstring.
         message: What was wrong, with TensorRT's own words where it has some.
-        hint: What to do next; may be empty.
+        hint: What to do next; without one, that of its kind in :data:`HINTS`, or none.
         details: Further JSON fields of the result.
     """
 
@@ -84,7 +96,7 @@ class Failure(Exception):  # noqa: N818  (a failure is a value here: it becomes 
         super().__init__(message)
         self.kind = kind
         self.message = message
-        self.hint = hint
+        self.hint = hint or HINTS.get(kind, "")
         self.details = details
 
 
@@ -93,7 +105,7 @@ SYMPTOMS = (
     (
         "memory",
         r"out of memory|OutOfMemory|insufficient memory|cudaErrorMemoryAllocation"
-        r"|requested amount of GPU memory|[Ii]nsufficient workspace|allocation fail",
+        r"|requested amount of GPU memory|insufficient workspace|allocation fail",
     ),
     (
         "device",
@@ -112,7 +124,7 @@ def classify(lines: Sequence[str], otherwise: str) -> str:
     """Return the kind that *lines* of TensorRT's log speak of, or *otherwise*."""
     text = "\n".join(lines)
     for kind, pattern in SYMPTOMS:
-        if re.search(pattern, text):
+        if re.search(pattern, text, re.IGNORECASE):
             return kind
     return otherwise
 
@@ -1048,8 +1060,12 @@ def cuda_version(number: int) -> str:
 
 
 def interpreter_identity() -> Json:
-    """Return what is known before TensorRT is imported."""
+    """Return what is known before TensorRT is imported.
+
+    ``NVIDIA_TF32_OVERRIDE=0`` takes TF32 out of every engine that is built or run under it.
+    """
     return {
+        "nvidia_tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", ""),
         "python": platform.python_version(),
         "platform": f"{sys.platform}-{platform.machine()}",
     }
@@ -1113,7 +1129,8 @@ def differences(
         if isinstance(value, dict) and isinstance(here, dict):
             found.extend(differences(value, here, f"{prefix}{name}."))
         elif value != here:
-            found.append(f"{prefix}{name}: expected {value}, found {here}")
+            wanted, has = ("nothing" if one == "" else one for one in (value, here))
+            found.append(f"{prefix}{name}: expected {wanted}, found {has}")
     return found
 
 
@@ -1223,7 +1240,9 @@ class Session:
         device = int(self.request.get("device", 0))
         count = device_count(self.cuda)
         if device >= count:
-            raise Failure("device", f"device {device} was asked for; {count} are visible")
+            text = f"device {device} was asked for; {count} are visible"
+            hint = f"set target.device below {count}, or show it more (CUDA_VISIBLE_DEVICES)"
+            raise Failure("device", text, hint, where="target.device")
         self.cuda.call("cudaSetDevice", device)
         self.seen.update(device_identity(self.cuda, device))
         found = differences(self.request.get("expect") or {}, self.seen)
@@ -1300,14 +1319,7 @@ class Session:
         """Return the failure that the log speaks of since a mark: *what*, then TensorRT's words."""
         errors = self.log.errors(since)
         kind = classify(errors, otherwise)
-        return Failure(kind, f"{what}: {quoted(errors)}", hint or HINTS.get(kind, ""))
-
-
-HINTS = {
-    "memory": "free the GPU's memory, or set a smaller target.workspace_mib or profile",
-    "device": "the GPU or its driver failed: look at nvidia-smi and dmesg",
-    "mismatch": "build the engine again for this TensorRT and device",
-}
+        return Failure(kind, f"{what}: {quoted(errors)}", hint)
 
 
 # == Callbacks =================================================================================
@@ -2173,7 +2185,7 @@ def build(session: Session) -> Json:
         "layers": int(work.network.num_layers),
         "kept_layers": held,
         "calibration_batches": None if feed is None else feed.used,
-        "parser_warnings": warnings,
+        "parser_warnings": warnings[:40],
         "warnings": log.warnings()[-40:],
         "timing_cache": cached,
     }
@@ -3327,7 +3339,12 @@ def _items(engine: Engine, feeds: Mapping[str, Array]) -> int:
 
 
 def refit(session: Session) -> Json:
-    """Put the weights of an ONNX file of the same graph into a refittable plan."""
+    """Put the weights of an ONNX file of the same graph into a refittable plan.
+
+    Returns:
+        ``bytes``, ``seconds``, and what the refitter knew: ``known`` ``weights`` by name, and
+        ``layers`` as pairs of a layer and a role. All else in the engine is as it was.
+    """
     laps = session.laps
     loaded = load_plan(session)
     engine = loaded.engine
@@ -3339,6 +3356,7 @@ def refit(session: Session) -> Json:
     before = session.log.mark()
     refitter = session.trt.Refitter(engine, session.logger)
     path = session.path(session.request["onnx"])
+    known = known_weights(refitter)
     session.channel.progress(0.2, "refit")
     keep: Any = None
     if session.named("OnnxParserRefitter") is not None:
@@ -3359,7 +3377,13 @@ def refit(session: Session) -> Json:
         raise session.failure(before, "the refitted engine cannot be serialized", "builder")
     size = write_atomically(session.path(session.request["output"]), [memory])
     laps.lap("serialize")
-    return {"bytes": size, "seconds": laps.report(inside="refit")}
+    return {"bytes": size, "seconds": laps.report(inside="refit"), "known": known}
+
+
+def known_weights(refitter: Any) -> Json:
+    """Return what a refitter can replace: names of weights, and layers with roles."""
+    layers = [[str(name), role.name] for name, role in _pairs(*refitter.get_all())]
+    return {"weights": [str(name) for name in refitter.get_all_weights()], "layers": layers}
 
 
 def refit_from_onnx(session: Session, refitter: Any, path: str) -> None:
@@ -3541,15 +3565,20 @@ def perform(directory: str, request: Any, channel: Channel) -> Json:
     except Failure as exc:
         return _refusal(exc, session)
     except MemoryError:
-        return _refusal(
-            Failure("memory", "this machine has no memory left", HINTS["memory"]), session
-        )
+        return _refusal(Failure("memory", "this machine has no memory left"), session)
     except OSError as exc:
-        return _refusal(Failure("refused", f"a file cannot be read or written: {exc}"), session)
+        return _refusal(file_failure(exc), session)
     except Exception as exc:  # noqa: BLE001  (whatever it is, the parent gets a result)
         text = f"{type(exc).__name__}: {exc}"
         return _refusal(Failure("bug", text, traceback=traceback.format_exc()), session)
     return {"ok": True, "values": values, "seen": session.seen}
+
+
+def file_failure(exc: OSError) -> Failure:
+    """Return the failure of a file that cannot be read or written, ``disk`` for want of space."""
+    if exc.errno in NO_SPACE:
+        return Failure("disk", f"there is no space left for the toolchain's files: {exc}")
+    return Failure("refused", f"a file cannot be read or written: {exc}")
 
 
 def _refusal(failure: Failure, session: Session | None) -> Json:
@@ -3668,6 +3697,13 @@ def pack(stream: BinaryIO, directory: str, names: Sequence[str], channel: Channe
     assert counting.count == size, (counting.count, size)
 
 
+def remove(path: str) -> None:
+    """Remove a file, or a directory with all that is in it, as far as that can be done."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
 def work_over_pipes(stdin: BinaryIO, channel: Channel) -> None:
     """Perform the request that *stdin* brings and send back what it left."""
     directory = tempfile.mkdtemp(prefix="orchestrate-worker-")
@@ -3677,8 +3713,11 @@ def work_over_pipes(stdin: BinaryIO, channel: Channel) -> None:
             unpack(stdin, directory)
             before = listing(directory)
             work_in(directory, channel)
-        except Failure as exc:
-            text = json.dumps(_refusal(exc, None))
+        except (Failure, OSError) as exc:
+            failure = exc if isinstance(exc, Failure) else file_failure(exc)
+            for name in os.listdir(directory):  # what came so far may be what fills the disk
+                remove(os.path.join(directory, name))
+            text = json.dumps(_refusal(failure, None))
             write_atomically(os.path.join(directory, RESULT), [text.encode()])
         changed = {name for name, stat in listing(directory).items() if before.get(name) != stat}
         pack(channel.stream, directory, sorted(changed), channel)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.backends.tensorrt import worker
 from orchestrator.backends.tensorrt.failures import ToolchainError
 from orchestrator.backends.tensorrt.probe import Probed, forget, is_mismatch, probe
 from orchestrator.backends.tensorrt.toolchain import Toolchain
@@ -110,6 +111,18 @@ def test_driver_gpu_and_visible_devices(world: World, monkeypatch: pytest.Monkey
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     world.ask()  # both answers are remembered, side by side
     assert world.asked == 4
+
+
+def test_an_override_of_tf32_is_another_toolchain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    world.ask()
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    world.ask()
+    assert world.asked == 2
+    seen = worker.interpreter_identity()
+    assert Probed(seen=seen, capabilities={}).expectation["nvidia_tf32_override"] == "0"
 
 
 def test_a_machine_whose_driver_tells_nothing(world: World) -> None:

@@ -289,6 +289,13 @@ def test_the_timing_cache_grows_and_is_of_its_version(desk: Desk, model: Path) -
     assert used == [False, True, False]
 
 
+def test_of_many_warnings_some_are_kept(tmp_path: Path, model: Path) -> None:
+    desk = Desk(tmp_path, settings={"fault": "chatty:500"})
+    values = desk.ask(build_request("8.6.1", "fp32"), model=model)[1].values
+    assert values["parser_warnings"] == [f"warning {at}" for at in range(40)]
+    assert values["warnings"][-1] == "warning 499"
+
+
 @pytest.mark.parametrize("version", ["8.6.1", "10.7.0"])
 def test_a_refit_engine_computes_with_the_new_weights(
     tmp_path: Path, model: Path, version: str

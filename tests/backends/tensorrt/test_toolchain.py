@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -10,7 +11,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_files_go_and_come_back(kind: str, tmp_path: Path, toolchains: Toolchain
     assert not list(directory.glob(".received*"))
 
 
+@pytest.mark.parametrize("kind", ["local", "pipe"])
+def test_nothing_in_the_working_directory_shadows_a_library(
+    kind: str, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "random", "shutil", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the project')\n")
+    monkeypatch.chdir(tmp_path)
+    assert ask(kind, {"op": "probe"}).seen["tensorrt"] == "8.6.0"
+
+
 def test_banners_are_no_events(ask: Callable[..., Any]) -> None:
     log: list[str] = []
     ask("ssh", {"op": "none"}, watch=Watch(log=log.append))
@@ -149,7 +160,12 @@ def test_a_refusal_carries_what_tensorrt_said(ask: Callable[..., Any]) -> None:
         "kind": "builder",
         "message": "TensorRT built nothing",
         "hint": "raise target.workspace_mib",
-        "log": ["first", "TensorRT built nothing", "Could not find any implementation"],
+        "log": [
+            "[info] first",
+            "[error] TensorRT built nothing",
+            "[error] Could not find any implementation",
+        ],
+        "where": "target.device",
     }
     for kind in ("local", "ssh"):
         with pytest.raises(ToolchainError) as caught:
@@ -159,7 +175,8 @@ def test_a_refusal_carries_what_tensorrt_said(ask: Callable[..., Any]) -> None:
         assert error.hint == "raise target.workspace_mib"
         assert error.message.count("TensorRT built nothing") == 1
         assert "Could not find any implementation" in error.message
-        assert error.log[0] == "first"
+        assert error.log[0] == "[info] first"
+        assert error.where == "target.device"
 
 
 def test_want_of_memory_is_told_as_the_executor_expects(ask: Callable[..., Any]) -> None:
@@ -277,11 +294,14 @@ def test_a_lost_connection_is_no_refusal(tmp_path: Path, toolchains: Toolchains)
 
 @pytest.mark.parametrize("kind", ["local", "ssh", "docker"])
 def test_the_time_limit_ends_the_far_side(
-    kind: str, ask: Callable[..., Any], tmp_path: Path
+    kind: str, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = tmp_path / "pid"
     request = {"op": "sleep", "seconds": 600, "begun": str(begun)}
-    with pytest.raises(ToolchainError, match="took longer than 2 s") as caught:
+    with (
+        nothing_left(tmp_path, monkeypatch),
+        pytest.raises(ToolchainError, match="took longer than 2 s") as caught,
+    ):
         ask(kind, request, watch=Watch(timeout_s=2.0))
     assert caught.value.kind == "timeout"
     if begun.exists():  # on a busy machine it may not have come so far
@@ -290,7 +310,7 @@ def test_the_time_limit_ends_the_far_side(
 
 @pytest.mark.parametrize("kind", ["local", "ssh"])
 def test_an_interrupted_caller_ends_the_far_side(
-    kind: str, ask: Callable[..., Any], tmp_path: Path
+    kind: str, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = tmp_path / "pid"
 
@@ -300,7 +320,7 @@ def test_an_interrupted_caller_ends_the_far_side(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with nothing_left(tmp_path, monkeypatch), pytest.raises(KeyboardInterrupt):
         ask(kind, {"op": "sleep", "seconds": 600, "begun": str(begun)})
     thread.join()
     assert not _alive(int(begun.read_text()))
@@ -310,7 +330,8 @@ def test_an_interrupted_caller_ends_the_far_side(
 def test_a_killed_parent_ends_the_work_before_it_frees_the_key(
     kind: str, toolchains: Toolchains, tmp_path: Path
 ) -> None:
-    begun, key = tmp_path / "pid", tmp_path / "key.lock"
+    begun, key, scratch = tmp_path / "pid", tmp_path / "key.lock", tmp_path / "scratch"
+    scratch.mkdir()
     directory = tmp_path / "request"
     directory.mkdir()
     code = (
@@ -323,9 +344,10 @@ def test_a_killed_parent_ends_the_work_before_it_frees_the_key(
         f"call(toolchain, request, Path({str(directory)!r}), worker=Path({str(FAR)!r}),\n"
         "     watch=Watch(locks=(lock.descriptor,)))\n"
     )
-    parent = subprocess.Popen([PYTHON, "-c", code])
+    parent = subprocess.Popen([PYTHON, "-c", code], env={**os.environ, "TMPDIR": str(scratch)})
     try:
         _wait_for(begun)
+        assert bool(list(scratch.iterdir())) == toolchains[kind].pipe
         assert try_lock(key) is None
     finally:
         parent.kill()
@@ -334,6 +356,20 @@ def test_a_killed_parent_ends_the_work_before_it_frees_the_key(
     if kind == "ssh":  # the real ssh drops descriptors: the far side ends soon, not before
         _wait_until_dead(int(begun.read_text()))
     assert not _alive(int(begun.read_text()))
+    _wait_until_empty(scratch)  # removed by a process that nobody is the parent of now
+
+
+@pytest.mark.parametrize("kind", ["ssh", "docker"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_worker_that_dies_leaves_no_files(
+    kind: str,
+    name: str,
+    ask: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with nothing_left(tmp_path, monkeypatch), pytest.raises(WorkerLostError):
+        ask(kind, {"op": "signal", "name": name})
 
 
 def test_the_toolchain_holds_the_locks(tmp_path: Path, toolchains: Toolchains) -> None:
@@ -477,6 +513,23 @@ def _alive(pid: int) -> bool:
         return False
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return stat[0] != "Z"  # a zombie has ended; who adopted it has not looked yet
+
+
+@contextlib.contextmanager
+def nothing_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give what runs meanwhile a directory for its temporary files, which is empty again then."""
+    scratch = root / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    yield
+    assert list(scratch.iterdir()) == []
+
+
+def _wait_until_empty(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while list(folder.iterdir()):
+        assert time.monotonic() < deadline, f"{folder} still holds {list(folder.iterdir())}"
+        time.sleep(0.02)
 
 
 def _wait_for(path: Path) -> None:

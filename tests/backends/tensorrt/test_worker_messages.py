@@ -5,11 +5,13 @@ Texts of TensorRT are as 8.6 wrote them (8.6.0 on an H200, or the strings of its
 
 from __future__ import annotations
 
+import enum
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +51,10 @@ def test_a_quiet_log_still_keeps_what_a_failure_needs() -> None:
     [
         ("Error Code 1: Cuda Runtime (out of memory)", "memory"),
         ("[virtualMemoryBuffer.cpp::resizePhysical] Error Code 2: OutOfMemory", "memory"),
+        (
+            "Requested amount of GPU memory (1099511627776 bytes) could not be allocated.",
+            "memory",
+        ),
         ("CUDA initialization failure with error: 35", "device"),
         ("Error Code 1: Cuda Runtime (an illegal memory access was encountered)", "device"),
         (
@@ -66,6 +72,32 @@ def test_a_quiet_log_still_keeps_what_a_failure_needs() -> None:
 )
 def test_kinds_are_read_from_tensorrts_words(line: str, kind: str) -> None:
     assert worker.classify(["some context", line], "builder") == kind
+
+
+def test_failures_of_the_gpu_say_what_to_do() -> None:
+    status = enum.IntEnum("status", {"cudaErrorMemoryAllocation": 2, "cudaErrorLaunchFailure": 719})
+    api = SimpleNamespace(
+        cudaSetDevice=lambda device: (status(2),),
+        cudaDeviceSynchronize=lambda: (status(719),),
+    )
+    cuda = worker.Cuda(api)
+    with pytest.raises(worker.Failure, match=r"cudaSetDevice\(0\) failed: .*Alloc") as caught:
+        cuda.call("cudaSetDevice", 0)
+    assert (caught.value.kind, caught.value.hint) == ("memory", worker.HINTS["memory"])
+    with pytest.raises(worker.Failure) as caught:
+        cuda.call("cudaDeviceSynchronize")
+    assert (caught.value.kind, caught.value.hint) == ("device", worker.HINTS["device"])
+    assert worker.Failure("device", "text", "a hint of its own").hint == "a hint of its own"
+
+
+def test_an_identity_tells_of_the_tf32_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    assert worker.interpreter_identity()["nvidia_tf32_override"] == ""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    seen = worker.interpreter_identity()
+    assert worker.differences({"nvidia_tf32_override": ""}, seen) == [
+        "nvidia_tf32_override: expected nothing, found 0"
+    ]
 
 
 def test_long_errors_are_cut_from_the_end() -> None:

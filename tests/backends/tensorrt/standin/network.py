@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from orchestrator.graphs.files import load_file
 from tests.backends.tensorrt.standin.callbacks import ILogger, say
-from tests.backends.tensorrt.standin.enums import DataType, LayerType
+from tests.backends.tensorrt.standin.enums import DataType, LayerType, Severity
 from tests.backends.tensorrt.standin.names import has, pruned
 from tests.backends.tensorrt.standin.settings import fault
 
@@ -156,6 +156,8 @@ class OnnxParser:
 
     def parse_from_file(self, path: str) -> bool:
         model = load_file(Path(path))
+        for at in range(int(fault("chatty") or 0)):
+            self._logger.log(Severity.WARNING, f"warning {at}")
         for at, node in enumerate(model.graph.node):
             lacks = fault("unsupported") == node.op_type
             if lacks or not onnx.defs.has(node.op_type, node.domain):

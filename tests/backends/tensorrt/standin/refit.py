@@ -14,6 +14,7 @@ from orchestrator.graphs.files import load_file
 from tests.backends.tensorrt.standin.callbacks import ILogger, say
 from tests.backends.tensorrt.standin.engine import ICudaEngine, with_weights
 from tests.backends.tensorrt.standin.enums import WeightsRole
+from tests.backends.tensorrt.standin.names import has
 from tests.backends.tensorrt.standin.network import refittable
 from tests.backends.tensorrt.standin.settings import count
 
@@ -40,6 +41,10 @@ class Refitter:
     def get_all(self) -> tuple[list[str], list[Any]]:
         """Return layer names and roles of all weights."""
         return self._split(list(self.initializers))
+
+    def get_all_weights(self) -> list[str]:
+        """Return the names of all weights: a stand-in before 10.0 knows its layers only."""
+        return list(self.initializers.values()) if has("OnnxParserRefitter") else []
 
     def get_missing(self) -> tuple[list[str], list[Any]]:
         """Return those that were not given."""

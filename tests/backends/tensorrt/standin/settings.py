@@ -1,7 +1,8 @@
 """What the environment says the stand-in is, and which faults it has.
 
-Faults: ``unsupported:OPERATOR`` (the parser refuses it), ``crash_in_build`` (SIGSEGV), ``oom``,
-``none_built`` (no kernel found), ``silent_tf32`` (every kernel is TF32, whatever was asked for),
+Faults: ``unsupported:OPERATOR`` (the parser refuses it), ``chatty:N`` (it gives N warnings),
+``crash_in_build`` (SIGSEGV), ``oom``, ``none_built`` (no kernel found), ``silent_tf32`` (every
+kernel is TF32, whatever was asked for),
 ``slow:SECONDS`` and ``hold:FILE`` (a build waits that long, or until FILE is there),
 ``device_lost`` (a run fails), ``wrong`` (a run's first output is doubled), ``no_driver``.
 """
