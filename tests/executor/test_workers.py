@@ -68,6 +68,7 @@ def test_a_forked_worker_runs_parallel_regions_and_the_dynamo_exporter(place: Pl
         "store": str(place.store),
         "base": str(place.base),
         "threads": 1,
+        "reach": {},
     }
     directory = scratch / "action"
     directory.mkdir()
