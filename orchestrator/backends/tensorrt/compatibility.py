@@ -14,7 +14,7 @@ from orchestrator.backends.tensorrt.versions import Version, parse_version
 from orchestrator.errors import PlanError
 
 #: Properties of a device that decide speed and memory, not whether a plan loads.
-_SAME_MODEL: Final = ("name", "sms", "memory_bytes", "l2_bytes")
+_SAME_MODEL: Final = ("name", "sms", "memory_gib", "l2_bytes")
 #: (built by, loaded by): the majors whose version-compatible plans load in another (matrix, 11.4).
 _ACROSS_MAJORS: Final = ((8, 10), (10, 11))
 _AMPERE: Final = (8, 0)

@@ -49,6 +49,8 @@ _PACKAGES: Final = re.compile(
     r"(tensorrt|cuda_(python|bindings)|nvidia_cuda_runtime)[\w.]*-.*\.(dist|egg)-info"
 )
 _NOT_PINNED: Final = ("cuda_driver", "python")
+# The memory is pinned in GiB: another driver may keep some more megabytes.
+_NOT_PINNED_OF_DEVICE: Final = ("uuid", "memory_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,9 @@ class Probed:
         pinned = {name: value for name, value in self.seen.items() if name not in _NOT_PINNED}
         device = pinned.get("device")
         if isinstance(device, Mapping):
-            pinned["device"] = {name: value for name, value in device.items() if name != "uuid"}
+            pinned["device"] = {
+                name: value for name, value in device.items() if name not in _NOT_PINNED_OF_DEVICE
+            }
         return pinned
 
 

@@ -981,7 +981,8 @@ DISTRIBUTIONS = (
     "tensorrt-bindings",
 )
 #: What may differ between the probe and the build: it does not decide what is built.
-UNPINNED = ("cuda_driver", "driver", "python", "device.uuid")
+#: A driver may keep some more megabytes than the one before: memory counts in GiB.
+UNPINNED = ("cuda_driver", "driver", "python", "device.uuid", "device.memory_bytes")
 
 
 def load_tensorrt() -> Any:
@@ -1097,6 +1098,7 @@ def device_identity(cuda: Cuda, device: int) -> Json:
             "compute_capability": f"{major}.{minor}",
             "sms": attribute("MultiProcessorCount"),
             "memory_bytes": int(properties.totalGlobalMem),
+            "memory_gib": round(int(properties.totalGlobalMem) / (1 << 30)),
             "memory_bus_bits": attribute("GlobalMemoryBusWidth"),
             "l2_bytes": attribute("L2CacheSize"),
             "shared_memory_per_block": attribute("MaxSharedMemoryPerBlock"),

@@ -260,3 +260,11 @@ def test_what_keys_hold() -> None:
     }
     assert Probed(seen=seen, capabilities={}).expectation == expected
     assert seen["python"] == "3.10"
+
+
+def test_a_few_megabytes_more_are_no_other_device() -> None:
+    device = {"name": "NVIDIA H200", "memory_gib": 140, "uuid": "GPU-1"}
+    before = Probed(seen={"device": {**device, "memory_bytes": 150_110_011_392}}, capabilities={})
+    after = Probed(seen={"device": {**device, "memory_bytes": 150_103_719_936}}, capabilities={})
+    other = Probed(seen={"device": {**device, "memory_gib": 80}}, capabilities={})
+    assert before.expectation == after.expectation != other.expectation
