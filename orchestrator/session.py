@@ -35,6 +35,7 @@ from orchestrator.plan.secrets import Secrets
 from orchestrator.report.directories import make_exclusively, variant_names
 from orchestrator.report.experiment import Run, VariantResult, write_experiment
 from orchestrator.report.live import LiveView
+from orchestrator.report.sweep import write_sweep
 from orchestrator.report.table import markdown
 from orchestrator.stages.catalogue import stage
 from orchestrator.store.collection import touch
@@ -51,6 +52,8 @@ class Options:
     rebuild: Collection[str] = ()
     quiet: bool = False
     verbose: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
 
 
 @dataclass(kw_only=True)
@@ -173,6 +176,7 @@ class Session:
         self.counts: dict[str, int] = {}
         self.directory: Path | None = None
         self.interrupted = False
+        self._started = time.time()
 
     def run(self, batch: Batch) -> list[VariantReturn]:
         """Plan and run one batch; write an experiment directory for each variant.
@@ -182,6 +186,7 @@ class Session:
         """
         started = time.time()
         with planned(batch.variants, self._options.rebuild) as plan:
+            self._announce(batch, plan.secrets)
             directories = self._directories(batch, plan.graph)
             self._configure_logging(batch, directories)
             outcome = self._execute(plan)
@@ -202,10 +207,7 @@ class Session:
                 for variant, composed in zip(plan.graph.variants, batch.variants, strict=True)
             ]
         self.results += found
-        if self.directory is not None:
-            with explained(self.directory):
-                summary = markdown([result.summary for result in self.results])
-                write_durably(self.directory / "summary.md", summary.encode())
+        self._write_summary(batch, plan.secrets)
         self.warnings += outcome.warnings
         self.interrupted = self.interrupted or outcome.interrupted
         return [
@@ -214,9 +216,35 @@ class Session:
                 value=result.summary.p50_ms,
                 error=next(iter(result.failures), None),
                 directory=result.directory,
+                interrupted=result.interrupted,
             )
             for result in found
         ]
+
+    def _announce(self, batch: Batch, secrets: Secrets) -> None:
+        """Say why this is a sweep, and what its rules did."""
+        if batch.matrix is None or not batch.first:
+            return
+        self.warnings += map(secrets.hide_text, batch.matrix.warnings())
+        if not self._options.quiet:
+            for line in batch.matrix.lines():
+                self._console.print(secrets.hide_text(line), highlight=False, markup=False)
+
+    def _write_summary(self, batch: Batch, secrets: Secrets) -> None:
+        """Write the table, and of a sweep the combined manifest, of all variants so far."""
+        if self.directory is None:
+            return
+        with explained(self.directory):
+            summary = markdown([result.summary for result in self.results])
+            write_durably(self.directory / "summary.md", summary.encode())
+            if batch.sweep:
+                write_sweep(
+                    self.directory,
+                    self.results,
+                    started=self._started,
+                    matrix=secrets.hide(batch.matrix.as_json()) if batch.matrix else None,
+                    actions=self.counts,
+                )
 
     def _execute(self, plan: Planned) -> Outcome:
         executor = plan.graph.variants[0].config.executor
@@ -240,6 +268,10 @@ class Session:
                     workers=executor.workers or _cores(),
                     timeout_s=executor.timeout_s,
                     rebuild=self._options.rebuild,
+                    retries=executor.retries,
+                    retry_failed=self._options.retry_failed,
+                    fail_fast=self._options.fail_fast,
+                    search_path=plan.search_path,
                 ).run()
             finally:
                 pool.stop()

@@ -28,6 +28,12 @@ def add_options(made: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="do not use results of STAGE",
     )
+    made.add_argument(
+        "--retry-failed", action="store_true", help="run again what failed before, inputs unchanged"
+    )
+    made.add_argument(
+        "--fail-fast", action="store_true", help="the first variant that fails ends the run"
+    )
     made.add_argument("-q", "--quiet", action="store_true", help="only the table and errors")
     made.add_argument("-v", "--verbose", action="store_true", help="a line for cached actions too")
     made.add_argument(
@@ -80,9 +86,14 @@ def _build(options: argparse.Namespace) -> int:
 
     rebuild = stages_named(options.rebuild)
     progress = console(stderr=options.json)
-    session = Session(
-        progress, Options(rebuild=rebuild, quiet=options.quiet, verbose=options.verbose)
+    chosen = Options(
+        rebuild=rebuild,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
     )
+    session = Session(progress, chosen)
     run(
         session,
         options.overrides,

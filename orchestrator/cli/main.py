@@ -25,6 +25,8 @@ from orchestrator.errors import OrchestrateError, UsageError, nearest
 VERBS: Final = {
     "build": "build variants (the default verb)",
     "plan": "what would run, what is cached, and why; runs nothing",
+    "explain": "why each action hit or missed: of an experiment, or of a future run",
+    "reproduce": "build one experiment again and compare, stage by stage",
     "check-plan": "whether a TensorRT plan will load here, and why not",
     "package": "copy one experiment's artifacts into a directory of their own",
     "cache": "the store: stats, verify, forget, gc",

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable, unusable
+from orchestrator.config.matrix import Matrix, check_keys, declares_matrix
 from orchestrator.config.origin import task_overrides
 from orchestrator.config.validate import PRIMARY
 from orchestrator.errors import ConfigError
@@ -54,12 +55,20 @@ class Batch:
         sweep: A multirun; a single run otherwise.
         directory: ``hydra.run.dir`` or ``hydra.sweep.dir``, resolved, not yet made.
         hydra: The composed configuration that the directory belongs to.
+        matrix: How the variants of a whole sweep came about, of which this may be a part; None for
+            a single run.
     """
 
     variants: list[Composed]
     sweep: bool
     directory: Path
     hydra: DictConfig
+    matrix: Matrix | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether no other batch of its sweep came before."""
+        return not self.variants or self.variants[0].index == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,7 @@ class VariantReturn:
     value: Any = None
     error: Exception | None = None
     directory: Path | None = None
+    interrupted: bool = False
 
 
 def refuse_foreign(cfg: DictConfig) -> None:
@@ -102,11 +112,14 @@ def refuse_foreign(cfg: DictConfig) -> None:
 class BatchTask:
     """The task function that Hydra carries to our launcher; it takes whole batches.
 
-    A *dry* task makes no directories.
+    A *dry* task makes no directories. It is *declared* when the configuration makes it a sweep,
+    without ``-m``. The sweeper leaves its *matrix* here.
     """
 
     run: Callable[[Batch], list[VariantReturn]]
     dry: bool = False
+    declared: bool = False
+    matrix: Matrix | None = None
     returns: list[VariantReturn] = field(default_factory=list)
 
     def __call__(self, _: DictConfig) -> Any:
@@ -115,7 +128,7 @@ class BatchTask:
 
     def launch(self, batch: Batch) -> list[VariantReturn]:
         """Run one batch; a sweeper may send several."""
-        found = self.run(batch)
+        found = self.run(replace(batch, matrix=self.matrix))
         self.returns += found
         return found
 
@@ -173,7 +186,7 @@ class Composer:
         try:
             single = self._compose(overrides, multirun=multirun)
             if single is None:
-                self._sweep(overrides, task)
+                self._sweep(overrides, task, declared=not multirun)
             else:
                 self._single(single, task)
         except COMPOSITION_ERRORS as exc:
@@ -214,8 +227,7 @@ class Composer:
             return None
         cfg = self._composed(overrides, RunMode.RUN)
         # Plain Hydra ignores an experiment's own matrix without -m, and exits with 0.
-        params = OmegaConf.select(cfg, "hydra.sweeper.params")
-        if cfg.hydra.mode == RunMode.MULTIRUN or params:
+        if cfg.hydra.mode == RunMode.MULTIRUN or declares_matrix(cfg):
             return None
         if any(_sweeps(text) for text in overrides):
             raise ConfigError(
@@ -225,13 +237,15 @@ class Composer:
 
     def _composed(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
         with composing(self._hydra.config_loader, overrides):
-            return self._hydra.compose_config(
+            cfg = self._hydra.compose_config(
                 config_name=self._name,
                 overrides=list(overrides),
                 run_mode=mode,
                 with_log_configuration=False,
                 validate_sweep_overrides=mode is not RunMode.RUN,
             )
+        check_keys(cfg)
+        return cfg
 
     def _single(self, cfg: DictConfig, task: BatchTask) -> None:
         with open_dict(cfg.hydra):
@@ -250,10 +264,11 @@ class Composer:
         returns = run_with_callbacks(batch, task, callbacks)
         callbacks.on_run_end(config=cfg, config_name=self._name, job_return=returns[0])
 
-    def _sweep(self, overrides: Sequence[str], task: BatchTask) -> None:
+    def _sweep(self, overrides: Sequence[str], task: BatchTask, *, declared: bool) -> None:
         """As ``Hydra.multirun``, but another launcher is refused before anything is made."""
         cfg = self._composed(overrides, RunMode.MULTIRUN)
         refuse_foreign(cfg)
+        task.declared = declared and declares_matrix(cfg)
         callbacks = Callbacks(cfg)
         callbacks.on_multirun_start(config=cfg, config_name=self._name)
         context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)

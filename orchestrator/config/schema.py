@@ -339,6 +339,9 @@ class Executor(Group):
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="An action that takes longer is ended and fails."
     )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="How often an action is run again whose worker was lost."
+    )
 
 
 class Experiment(Group):

@@ -23,6 +23,8 @@ from orchestrator.store.store import Store, explained
 
 _LOG_END_BYTES: Final = 512 * 1024
 _NEARLY_FULL_BYTES: Final = 1024 * 1024
+#: Somebody asked the worker to end; running it again would be against that wish.
+_ASKED_TO_END: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class MismatchError(WorkerLostError):
@@ -49,6 +51,27 @@ def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]
     raise _refused(report, action, directory)
 
 
+def failure_report(directory: Path) -> Mapping[str, Any]:
+    """Return the report of a worker that failed; empty when it left none."""
+    try:
+        report = json.loads((directory / RESULT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def is_lost(report: Mapping[str, Any], code: int) -> bool:
+    """Whether a worker was lost on its way, so that the same again may well succeed.
+
+    Args:
+        report: What it left; empty for nothing.
+        code: Its exit code, negative for a signal.
+    """
+    if report:
+        return bool(report.get("retry"))
+    return code != DISK_FULL and -code not in _ASKED_TO_END
+
+
 def commit(
     store: Store,
     resolver: Resolver,
@@ -59,8 +82,11 @@ def commit(
     report: Mapping[str, Any],
     *,
     replace: bool,
+    notes: str = "",
 ) -> Result:
     """Store what a worker left: contents first, then the result that points at them.
+
+    *notes* come before its log.
 
     Raises:
         StoreError: the disk is full or read-only; nothing of the result is visible then.
@@ -69,7 +95,7 @@ def commit(
     record = report["observed"]
     with explained(store.root):
         outputs = {name: store.trees.add(directory / "out" / name) for name in stage.outputs}
-        log = _store_log(store, secrets, directory)
+        log = _store_log(store, secrets, directory, notes)
         key, material = resolver.complete(resolved, record)
         result = Result(
             key=key,
@@ -106,8 +132,8 @@ def log_text(directory: Path, secrets: Secrets) -> str:
     return secrets.hide_text(data.decode(errors="replace"))
 
 
-def _store_log(store: Store, secrets: Secrets, directory: Path) -> str:
-    text = log_text(directory, secrets)
+def _store_log(store: Store, secrets: Secrets, directory: Path, notes: str) -> str:
+    text = secrets.hide_text(notes) + log_text(directory, secrets)
     if not text.strip():
         return ""
     folder = directory / "log"

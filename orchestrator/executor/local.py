@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from orchestrator.backends.base import backend
 from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
-from orchestrator.executor.commit import MismatchError, commit, log_text, read_report
+from orchestrator.executor.ending import Endings, Running
+from orchestrator.executor.failed_before import FailedBefore
 from orchestrator.executor.machine import MachineLock, try_device
 from orchestrator.executor.needs import modules_for
 from orchestrator.executor.outcome import Finished, Listener, Outcome, Status
 from orchestrator.executor.pool import Ended, Pool, Progressed, Started
+from orchestrator.executor.request import request_for
 from orchestrator.executor.worker import REQUEST
 from orchestrator.plan.gates import failures
 from orchestrator.plan.graph import Action, Graph, Variant
+from orchestrator.plan.observed import Observer
 from orchestrator.plan.resolve import Resolved, Resolver, State
 from orchestrator.plan.secrets import Secrets
 from orchestrator.stages.base import Use
@@ -35,20 +37,6 @@ from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
 _LOCK_POLL_S: Final = 0.05
-_THREADS: Final = (
-    1  # a fixed number: the order of float sums, and so a result's bytes, depend on it
-)
-
-
-@dataclass(kw_only=True)
-class _Running:
-    action: Action
-    resolved: Resolved
-    locks: list[Lock]
-    directory: Path
-    begun: float
-    exclusive: bool
-    timed_out: bool = False
 
 
 class LocalExecutor:
@@ -68,16 +56,51 @@ class LocalExecutor:
         workers: int,
         timeout_s: float | None = None,
         rebuild: Collection[str] = (),
+        retries: int = 0,
+        retry_failed: bool = False,
+        fail_fast: bool = False,
+        search_path: Sequence[str] | None = None,
     ) -> None:
+        """Take a planned graph and what runs it.
+
+        Args:
+            graph: What to run.
+            store: Where results and failures are kept.
+            resolver: Computes keys.
+            secrets: Hidden in all that is kept.
+            pool: Runs the workers.
+            listener: Is told what happens.
+            scratch: Where workers get their directories.
+            base: The working directory.
+            workers: How many run at a time.
+            timeout_s: An action that takes longer is ended, in seconds.
+            rebuild: Stages whose stored results and failures are not used.
+            retries: How often an action is run again whose worker was lost.
+            retry_failed: Failures that are remembered from earlier runs do not count.
+            fail_fast: The first failed variant ends the run.
+            search_path: Where the workers find modules behind *base*; default: ``sys.path``.
+        """
         self._graph, self._store, self._resolver, self._secrets = graph, store, resolver, secrets
         self._pool, self._listener = pool, listener
         self._scratch, self._base = scratch, base
         self._workers, self._timeout_s = workers, timeout_s
-        self._rebuild = set(rebuild)
+        self._rebuild, self._fail_fast = set(rebuild), fail_fast
+        path = [one for one in search_path or sys.path if one and Path(one) != base]
+        observer = Observer(base, [str(base), *path], store.index)
+        self._failed_before = FailedBefore(store, secrets, observer, retry_failed=retry_failed)
+        self._endings = Endings(
+            store,
+            resolver,
+            secrets,
+            self._failed_before,
+            timeout_s=timeout_s,
+            rebuild=self._rebuild,
+            retries=retries,
+        )
         self._machine = MachineLock()
         self._outcome = Outcome()
         self._results: dict[str, Result] = {}
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._ready: dict[str, Resolved] = {}
         self._waited: set[str] = set()
         self._built: set[str] = set()
@@ -94,14 +117,16 @@ class LocalExecutor:
         """Run until every action is settled.
 
         Returns:
-            What became of every action. Ctrl-C is no exception: ``interrupted`` is set then.
+            What became of every action. Ctrl-C is no exception: ``interrupted`` is set then; with
+            *fail_fast*, ``stopped`` names the variant that ended the run. Workers may still run in
+            both cases: the pool ends them when it is stopped.
 
         Raises:
             StoreError: the store cannot be written any more; what was finished is kept.
         """
         self._listener.planned(len(self._graph.actions))
         try:
-            while True:
+            while not self._outcome.stopped:
                 self._consider()
                 self._start_ready()
                 if not self._running and not self._ready and not self._candidates:
@@ -117,11 +142,24 @@ class LocalExecutor:
         for action in self._graph.actions.values():
             if action.id not in self._outcome.finished:
                 self._settle(action, Finished(status="skipped", error=self._reason(action)))
+        self._tell_stopped()
         return self._outcome
+
+    def _tell_stopped(self) -> None:
+        finished = self._outcome.finished
+        left = [
+            variant
+            for variant in self._graph.variants
+            if self._alive(variant)
+            and any(finished[step.action].result is None for step in variant.steps)
+        ]
+        if self._outcome.stopped and left:
+            text = f"--fail-fast: {self._outcome.stopped} failed, so {len(left)} others are skipped"
+            self._outcome.warnings.append(text)
 
     def _consider(self) -> None:
         """Sort the candidates into settled, ready and not yet (which come back by an event)."""
-        while self._candidates:
+        while self._candidates and not self._outcome.stopped:
             for identity in [name for name in self._graph.actions if name in self._candidates]:
                 self._candidates.discard(identity)
                 self._consider_one(self._graph.actions[identity])
@@ -157,11 +195,21 @@ class LocalExecutor:
             shared = waited or resolved.result.key in self._built
             status: Status = "shared" if shared else "cached"
             self._settle(action, Finished(status=status, result=resolved.result))
+        elif (failed := self._known_failure(action, resolved)) is not None:
+            self._settle(action, failed)
         else:
             self._ready[action.id] = resolved
 
+    def _known_failure(self, action: Action, resolved: Resolved) -> Finished | None:
+        wanted_anew = action.stage in self._rebuild or action.id in self._graph.fresh
+        if wanted_anew or self._endings.tried(action):
+            return None
+        return self._failed_before.find(action, resolved)
+
     def _start_ready(self) -> None:
         """Start what is ready as far as workers and locks allow; benchmarks last and alone."""
+        if self._outcome.stopped:
+            return
         for identity in list(self._ready):
             action = self._graph.actions[identity]
             free = len(self._running) < self._workers
@@ -210,27 +258,11 @@ class LocalExecutor:
     def _start(
         self, action: Action, resolved: Resolved, locks: list[Lock], exclusive: bool
     ) -> None:
-        stage = find_stage(action.stage)
         if not self._preloaded:
             self._pool.preload(modules_for(self._pending()))
             self._preloaded = True
         directory = self._scratch / f"{action.stage}-{action.id[:12]}-{time.time_ns()}"
-        request = {
-            "stage": stage.name,
-            "params": action.params,
-            "inputs": {
-                name: str(self._store.trees.path(self._results[ref.action].outputs[ref.output]))
-                for name, ref in action.inputs.items()
-            },
-            "files": {name: str(file.path) for name, file in action.files.items()},
-            "identities": {name: file.identity for name, file in action.files.items()},
-            "tools": resolved.material["tools"],
-            "machine": resolved.material["machine"],
-            "base": str(self._base),
-            "store": str(self._store.root),
-            "threads": _THREADS,
-            "reach": action.reach,
-        }
+        request = request_for(action, resolved, self._store, self._results, self._base)
         with explained(self._store.root):
             directory.mkdir()
             (directory / REQUEST).write_text(json.dumps(request))
@@ -239,9 +271,10 @@ class LocalExecutor:
             worker = self._pool.submit(directory, modules_for([action]), held)
         except WorkerLostError as error:
             _release(locks)
-            self._settle(action, Finished(status="failed", error=error, key=resolved.key))
+            self._lose_all(error)
+            self._close(action, self._endings.lost(action, resolved.key, error))
             return
-        self._running[worker] = _Running(
+        self._running[worker] = Running(
             action=action,
             resolved=resolved,
             locks=locks,
@@ -282,46 +315,26 @@ class LocalExecutor:
         """The server is gone: fail what was running; what follows starts another one."""
         running, self._running = list(self._running.values()), {}
         for one in running:
-            self._settle(one.action, Finished(status="failed", error=error, key=one.resolved.key))
             _release(one.locks)
+            self._close(one.action, self._endings.lost(one.action, one.resolved.key, error))
 
-    def _end(self, running: _Running, code: int) -> None:
-        action, seconds = running.action, time.monotonic() - running.begun
+    def _end(self, running: Running, code: int) -> None:
         try:
-            if running.timed_out:
-                raise StageError(
-                    f"took longer than {self._timeout_s:g} s and was ended",
-                    where=action.stage,
-                    hint="raise executor.timeout_s",
-                )
-            report = read_report(running.directory, code, action)
-            result = commit(
-                self._store,
-                self._resolver,
-                self._secrets,
-                running.resolved,
-                action,
-                running.directory,
-                report,
-                replace=action.stage in self._rebuild,
-            )
-        except StoreError:
-            raise
-        except OrchestrateError as error:
-            if isinstance(error, MismatchError) and action.reach:
-                runtime = backend(action.params["target"]["backend"])
-                runtime.forget(action.reach, self._store.index)
-            log = log_text(running.directory, self._secrets)
-            failed = Finished(
-                status="failed", error=error, key=running.resolved.key, log=log, seconds=seconds
-            )
-            self._settle(action, failed)
-        else:
-            self._built.add(result.key)
-            self._settle(action, Finished(status="ran", result=result, seconds=seconds))
+            self._close(running.action, self._endings.of(running, code))
         finally:
             _release(running.locks)
             shutil.rmtree(running.directory, ignore_errors=True)
+
+    def _close(self, action: Action, finished: Finished | None) -> None:
+        """Settle an action that was started; None: its worker was lost, and it runs again."""
+        if finished is None:
+            text = f"a worker of '{action.stage}' was lost: the action was run again"
+            self._outcome.warnings.append(f"{text} (its log says why)")
+            self._candidates.add(action.id)
+            return
+        if finished.result is not None:
+            self._built.add(finished.result.key)
+        self._settle(action, finished)
 
     def _settle(self, action: Action, finished: Finished) -> None:
         self._outcome.finished[action.id] = finished
@@ -353,6 +366,8 @@ class LocalExecutor:
 
     def _fail(self, variant: Variant, errors: list[OrchestrateError]) -> None:
         self._outcome.failures[variant.index] = errors
+        if self._fail_fast and not self._outcome.stopped:
+            self._outcome.stopped = variant.name
         self._candidates |= {step.action for step in variant.steps}
 
     def _alive(self, variant: Variant) -> bool:
@@ -373,6 +388,9 @@ class LocalExecutor:
         if self._outcome.interrupted:
             return WorkerLostError("interrupted", where=action.stage)
         names = [one.name for one in self._wanted[action.id]]
+        if self._outcome.stopped and any(self._alive(one) for one in self._wanted[action.id]):
+            text = f"not run: {self._outcome.stopped} failed, and --fail-fast ended the run"
+            return StageError(text, where=action.stage, hint="leave --fail-fast out")
         return StageError(f"not needed any more: {', '.join(names)} failed", where=action.stage)
 
 

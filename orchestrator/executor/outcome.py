@@ -23,6 +23,8 @@ class Finished:
         key: The action key as far as it was known; of a skipped action it is empty.
         log: The text the worker wrote, for a failed action.
         seconds: Wall time spent on it in this run; 0 when nothing ran.
+        retries: How often it was run again after its worker had been lost.
+        remembered: It failed in an earlier run (or under another name), and was not run now.
     """
 
     status: Status
@@ -31,6 +33,8 @@ class Finished:
     key: str = ""
     log: str = ""
     seconds: float = 0.0
+    retries: int = 0
+    remembered: bool = False
 
 
 @dataclass(kw_only=True)
@@ -42,12 +46,14 @@ class Outcome:
         failures: By variant index: the gate or stage that failed it, and why.
         warnings: Sentences for the user.
         interrupted: Ctrl-C ended the run.
+        stopped: The name of the variant whose failure ended the run (``--fail-fast``).
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
     failures: dict[int, list[OrchestrateError]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    stopped: str = ""
 
 
 class Listener(Protocol):

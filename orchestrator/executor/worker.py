@@ -21,6 +21,7 @@ from typing import Any, Final
 from orchestrator.backends.onnxruntime.installed import cpu_target
 from orchestrator.errors import OrchestrateError, WorkerLostError
 from orchestrator.executor.observe import ChangedError, Recorder
+from orchestrator.executor.recurrence import Witness
 from orchestrator.plan.observed import Observer
 from orchestrator.plan.tools import versions
 from orchestrator.stages.base import Context, Scope, Stage, execute
@@ -46,25 +47,12 @@ def main(directory: str, events: int, locks: Sequence[int] = ()) -> int:
     root = Path(directory)
     request = json.loads((root / REQUEST).read_bytes())
     begun = time.perf_counter()
+    witness = Witness()
     try:
-        result = _run(root, request, events, locks, time.time_ns())
-    except ChangedError as exc:
-        result = _failure("mismatch", str(exc))
-    except SystemExit as exc:
-        result = _failure("exit", f"the code called sys.exit({exc.code!r})")
-    except OrchestrateError as exc:
-        if exc.__cause__ is not None:
-            _print_traceback(exc.__cause__)
-        result = _failure(_kind(exc), exc.message, where=exc.where, hint=exc.hint)
-    except MemoryError:
-        result = _failure("memory", "not enough memory")
-    except OSError as exc:
-        _print_traceback(exc)
-        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        result = _failure("disk" if full else "bug", f"{type(exc).__name__}: {exc}")
+        result = _run(root, request, events, locks, time.time_ns(), witness)
     except BaseException as exc:  # noqa: BLE001  # user code may raise anything
-        _print_traceback(exc)
-        result = _failure("bug", f"{type(exc).__name__}: {exc}", place=_place(exc))
+        retry = isinstance(exc, WorkerLostError)
+        result = {**_told(exc), "retry": retry, **witness.testimony(exc)}
     result["seconds"] = time.perf_counter() - begun
     result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     try:
@@ -76,8 +64,33 @@ def main(directory: str, events: int, locks: Sequence[int] = ()) -> int:
     return 0
 
 
+def _told(exc: BaseException) -> dict[str, Any]:
+    """Return what the parent is told of a failure; its traceback goes to the log."""
+    if isinstance(exc, ChangedError):
+        return _failure("mismatch", str(exc))
+    if isinstance(exc, SystemExit):
+        return _failure("exit", f"the code called sys.exit({exc.code!r})")
+    if isinstance(exc, OrchestrateError):
+        if exc.__cause__ is not None:
+            _print_traceback(exc.__cause__)
+        return _failure(_kind(exc), exc.message, where=exc.where, hint=exc.hint)
+    if isinstance(exc, MemoryError):
+        return _failure("memory", "not enough memory")
+    _print_traceback(exc)
+    text = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, OSError):
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return _failure("disk" if full else "bug", text)
+    return _failure("bug", text, place=_place(exc))
+
+
 def _run(
-    root: Path, request: dict[str, Any], events: int, locks: Sequence[int], begun_ns: int
+    root: Path,
+    request: dict[str, Any],
+    events: int,
+    locks: Sequence[int],
+    begun_ns: int,
+    witness: Witness,
 ) -> dict[str, Any]:
     stage = find_stage(request["stage"])
     believed = request["tools"], request["machine"]
@@ -100,6 +113,11 @@ def _run(
         search_path=list(sys.path),
         declared=files,
         begun_ns=begun_ns,
+    )
+    witness.watch(
+        recorder if stage.user_code else None,
+        sys.path,
+        lambda: _check_identities(files, request["identities"]),
     )
     context = Context(
         params=params,

@@ -35,19 +35,10 @@ def canonicalize(model: ModelProto) -> None:
 
     Its meaning stays, and a second call changes nothing. External tensors need not be loaded.
     """
-    for name in ("producer_name", "producer_version", "model_version", "domain", "doc_string"):
+    for name in ("producer_name", "producer_version", "model_version", "domain"):
         model.ClearField(name)
-    del model.metadata_props[:]
     model.graph.name = "model"
-    _strip_graph(model.graph)
-    for function in model.functions:
-        function.ClearField("doc_string")
-        del function.metadata_props[:]
-        for value in function.value_info:
-            value.ClearField("doc_string")
-            del value.metadata_props[:]
-        for node in function.node:
-            _strip_node(node)
+    strip_origins(model)
     _drop_unused(model.graph)
     _reorder(model.graph.node, _topological(list(model.graph.node)))
     _reorder(model.graph.initializer, _by_name(model.graph.initializer))
@@ -60,6 +51,21 @@ def canonicalize(model: ModelProto) -> None:
         ):
             onnx_files.raw_bytes(tensor)
     model.ir_version = _ir_version(model)
+
+
+def strip_origins(model: ModelProto) -> None:
+    """Remove doc strings and metadata: exporters write there from which files the nodes came."""
+    model.ClearField("doc_string")
+    del model.metadata_props[:]
+    _strip_graph(model.graph)
+    for function in model.functions:
+        function.ClearField("doc_string")
+        del function.metadata_props[:]
+        for value in function.value_info:
+            value.ClearField("doc_string")
+            del value.metadata_props[:]
+        for node in function.node:
+            _strip_node(node)
 
 
 def _f(tensor: TensorProto, name: str) -> Sequence[Any]:

@@ -51,9 +51,21 @@ def variant_names(overrides: Sequence[Sequence[str]], fallbacks: Sequence[str]) 
         fallbacks: Each variant's name when nothing is left.
     """
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
-    return [
-        _file_name(",".join(text.lstrip("+") for text in own if text not in shared) or fallback)
+    texts = [
+        ",".join(text.lstrip("+") for text in own if text not in shared) or fallback
         for own, fallback in zip(overrides, fallbacks, strict=True)
+    ]
+    return _distinct([(text, _file_name(text)) for text in texts])
+
+
+def _distinct(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the names; where different texts have one name, each gets a digest of its text."""
+    texts: dict[str, set[str]] = {}
+    for text, name in named:
+        texts.setdefault(name, set()).add(text)
+    return [
+        f"{name}-{digests.of_bytes(text.encode())[:8]}" if len(texts[name]) > 1 else name
+        for text, name in named
     ]
 
 

@@ -89,6 +89,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise OrchestrateError(f"the manifest cannot be read: {exc}", where=str(path)) from exc
+    if found.get("kind") == "sweep":
+        names = [str(one["directory"]) for one in found.get("variants", [])]
+        raise OrchestrateError(
+            f"this is a sweep with {len(names)} variants, not one experiment",
+            where=str(directory),
+            hint=f"name one of them, such as {directory / names[0]}" if names else "",
+        )
     if schema > SCHEMA:
         raise OrchestrateError(
             f"the manifest has schema {schema}, this version reads up to {SCHEMA}",
@@ -113,6 +120,8 @@ def _action(step: Step, status: str, finished: Finished) -> dict[str, Any]:
         "status": status,
         "key": result.key if result else finished.key or None,
         "seconds": round(finished.seconds, 4),
+        "retries": finished.retries,
+        "remembered": finished.remembered,
         "built_seconds": round(result.seconds, 4) if result else None,
         "peak_bytes": result.peak_bytes if result else None,
         "created": result.created if result else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -11,13 +12,14 @@ from rich.table import Table
 
 from orchestrator.config.compose import Batch, VariantReturn
 from orchestrator.plan.graph import Graph
-from orchestrator.plan.reasons import nearest_difference
+from orchestrator.plan.reasons import History, shortened
 from orchestrator.plan.resolve import Resolved, State
 from orchestrator.report.live import label_of
 from orchestrator.session import planned, stages_named
 from orchestrator.store.results import Result
-from orchestrator.store.store import Store
 
+#: The store's results, read when first asked for.
+Past = Callable[[], History]
 _STYLES = {State.CACHED: "cyan", State.RUNS: "green", State.WAITS: "yellow"}
 
 
@@ -35,16 +37,24 @@ class Planner:
         self.variants: list[str] = []
         self.commands: dict[str, str] = {}
         self.notes: dict[str, list[str]] = {}
+        self.matrix: dict[str, Any] | None = None
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
 
     def run(self, batch: Batch) -> list[VariantReturn]:
         """Plan one batch."""
         with planned(batch.variants, self._rebuild) as plan:
+            if batch.matrix is not None and batch.first:
+                self.matrix = plan.secrets.hide(batch.matrix.as_json())
+                self.lines = plan.secrets.hide(batch.matrix.lines())
+                self.warnings = plan.secrets.hide(batch.matrix.warnings())
             results: dict[str, Result] = {}
+            history = cache(lambda: History(plan.store.results))
             for action in plan.graph.actions.values():
                 resolved = plan.resolver.resolve(action, results)
                 if resolved.result is not None:
                     results[action.id] = resolved.result
-                entry = _entry(plan.graph, action.id, resolved, plan.store)
+                entry = _entry(plan.graph, action.id, resolved, history)
                 self.entries.append(plan.secrets.hide(entry))
             for variant in plan.graph.variants:
                 self.variants.append(variant.name)
@@ -62,11 +72,17 @@ class Planner:
             "actions": self.entries,
             "commands": self.commands,
             "notes": self.notes,
+            "matrix": self.matrix,
+            "warnings": self.warnings,
         }
 
 
 def print_plan(console: Console, planner: Planner) -> None:
     """Print one line an action, and how many there are of each state."""
+    for line in planner.lines:
+        console.print(line, highlight=False, markup=False)
+    for line in planner.warnings:
+        console.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("state", "action", "why"):
         table.add_column(heading, overflow="fold")
@@ -94,27 +110,29 @@ def print_plan(console: Console, planner: Planner) -> None:
         console.print(escape(command), highlight=False, soft_wrap=True)
 
 
-def _entry(graph: Graph, identity: str, resolved: Resolved, store: Store) -> dict[str, Any]:
+def _entry(graph: Graph, identity: str, resolved: Resolved, history: Past) -> dict[str, Any]:
     action = graph.actions[identity]
     wanted = graph.wanted_by()[identity]
     return {
         "label": label_of(action, wanted),
         "stage": action.stage,
         "state": resolved.state.value,
-        "reason": _reason(graph, resolved, store),
+        "reason": _reason(graph, resolved, history),
         "key": resolved.key or None,
         "variants": [variant.name for variant in wanted],
         "depends_on": [graph.actions[name].stage for name in resolved.waits],
     }
 
 
-def _reason(graph: Graph, resolved: Resolved, store: Store) -> str:
+def _reason(graph: Graph, resolved: Resolved, history: Past) -> str:
     if resolved.state is State.WAITS:
         return "needs the output of " + ", ".join(_names(graph, resolved.waits))
     if resolved.state is State.CACHED:
         return ""
-    generic = resolved.reason.startswith("not ")
-    return (nearest_difference(resolved.material, store) if generic else "") or resolved.reason
+    if not resolved.reason.startswith("not "):
+        return resolved.reason
+    nearest = history().nearest(resolved.material)
+    return (shortened(nearest.differences) if nearest is not None else "") or resolved.reason
 
 
 def _names(graph: Graph, identities: Sequence[str]) -> list[str]:

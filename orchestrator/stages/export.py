@@ -38,6 +38,7 @@ def run(ctx: Context) -> Json:
     from orchestrator.exporters import contract, dynamo, torchscript
     from orchestrator.exporters.request import ExportRequest, axes_of
     from orchestrator.graphs import files as onnx_files
+    from orchestrator.graphs.canonical import strip_origins
     from orchestrator.modules import calls
     from orchestrator.modules import loading as models
 
@@ -84,6 +85,7 @@ def run(ctx: Context) -> Json:
     contract.check_outputs(model, shapes, [dict(batch.dims) for batch, _ in points], dtypes)
     facts = onnx_files.facts(model)
     producer = f"{model.producer_name} {model.producer_version}".strip()
+    strip_origins(model)  # absolute paths of sources: another checkout gives the same bytes
     onnx_files.check(onnx_files.save(model, ctx.outputs["onnx"]))
     (ctx.outputs["provenance"] / "provenance.json").write_text(
         json.dumps(exported.provenance, indent=1, sort_keys=True) + "\n"
@@ -124,7 +126,7 @@ def _grown(tensor: torch.Tensor, axes: Mapping[int, str]) -> torch.Tensor:
 
 STAGE = Stage(
     name="export",
-    version=1,
+    version=2,
     repeats=Repeats.BYTES,
     inputs=("samples",),
     outputs=("onnx", "provenance"),

@@ -15,11 +15,13 @@ from typing import Final
 
 from orchestrator.errors import StoreError
 from orchestrator.store import digests
+from orchestrator.store.failures import Failures
 from orchestrator.store.files import write_durably
 from orchestrator.store.locks import try_lock
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
 
+_FAILURES_KEPT_S: Final = 30 * 86400.0
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 # What :func:`write_durably` leaves when it is killed. Not inside trees: their names are a user's.
 _UNFINISHED: Final = (
@@ -145,7 +147,9 @@ def forget(store: Store, selector: str) -> list[Result]:
         for result in store.results.all()
         if result.stage == selector or (len(selector) >= 8 and result.key.startswith(selector))
     ]
-    if not matching:
+    with explained(store.root):
+        failed = Failures(store.root).forget_matching(selector)
+    if not matching and not failed:
         stages = ", ".join(sorted({result.stage for result in store.results.all()})) or "none"
         raise StoreError(
             f"no result matches '{selector}'",
@@ -180,6 +184,7 @@ def collect(store: Store, max_bytes: int) -> Collected:
 
 def _collect(store: Store, max_bytes: int) -> Collected:
     _sweep_temporary(store)
+    Failures(store.root).prune(before=time.time() - _FAILURES_KEPT_S)
     pinned = pins(store, prune=True)
     needs: dict[str, set[str]] = {}
     for result in store.results.all():  # several measurements may share a key

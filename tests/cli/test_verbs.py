@@ -146,7 +146,8 @@ def test_help_imports_nothing_beyond_the_standard_library(
 
 
 @pytest.mark.parametrize(
-    "verb", ["build", "plan", "package", "cache", "check-plan", "doctor", "schema"]
+    "verb",
+    ["build", "plan", "package", "cache", "check-plan", "doctor", "explain", "reproduce", "schema"],
 )
 def test_each_verb_has_help(place: Workplace, verb: str) -> None:
     ran = place.run(verb, "--help")

@@ -15,6 +15,8 @@ from tests.docs import toolchains
 from tests.docs.pages import Command, Commands, File, prints, read_page
 
 ROOT = Path(__file__).parents[2]
+#: Pages whose commands build for longer than a quick run of the tests should take.
+BUILDING = ("caching", "engines", "existing-onnx", "tensorrt", "toolchains", "troubleshooting")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")))
 
 
@@ -67,7 +69,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return Shell(root=root)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page.stem in BUILDING else (), id=page.stem)
+        for page in PAGES
+    ],
+)
 def test_page_does_what_it_says(page: Path, shell: Shell, tmp_path: Path) -> None:
     _follow(page, shell, tmp_path, slow=False)
 

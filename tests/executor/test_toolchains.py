@@ -39,8 +39,8 @@ def log(tmp_path: Path) -> Path:
 
 
 def engine(mib: int) -> tuple[str, ...]:
-    """The words for an engine of its own."""
-    return (*NET, f"++target.workspace_mib={mib}")
+    """The words for an engine of its own, built at most once."""
+    return (*NET, f"++target.workspace_mib={mib}", "executor.retries=0")
 
 
 def broken(log: Path, fault: str = "") -> dict[str, str]:

@@ -1,0 +1,259 @@
+"""Makes what ``orchestrator.config.remembered`` recalls, from what Hydra has just composed."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.config.compose import Batch
+from orchestrator.config.purity import environment
+from orchestrator.config.recording import Recording, RecordingComposer
+from orchestrator.config.remembered import HERE, MARK, Request, encoded, hiding
+from orchestrator.config.schema import Config
+from orchestrator.config.seen import kind
+from orchestrator.config.surroundings import surroundings
+from orchestrator.locations import bundled
+from orchestrator.report.directories import variant_names
+from orchestrator.store import digests
+from orchestrator.store.index import Index
+
+_OURS: Final = "hydra_plugins.orchestrate."
+#: Decide the variants; resolved for good, so that nothing in them may change by itself.
+_DECIDING: Final = ("sweeper", "launcher", "callbacks", "mode", "output_subdir", "verbose")
+_BLOCK: Final = re.compile(r"^(?= {0,2}[^\s-])", re.MULTILINE)
+
+
+def remember(
+    request: Request,
+    composer: RecordingComposer,
+    batch: Batch,
+    configs: Sequence[Config],
+    index: Index,
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Remember a composed *batch* for :func:`recall`; the composer stops watching.
+
+    Call it before anything changes the batch, such as the run's directory in it.
+
+    Args:
+        request: What was asked for, as it was before the composer began.
+        composer: What composed the batch, the only one of its run.
+        batch: All variants.
+        configs: Their typed configurations.
+        index: Where it is kept.
+        extra: More to keep with it (JSON), such as what the sweep says about its rules.
+
+    Returns:
+        Why it cannot be remembered; empty when it was.
+    """
+    recording = composer.recording
+    try:
+        _doubt_plugins(recording)
+        _doubt_sources(recording, [batch.hydra, *(one.config for one in batch.variants)])
+        _doubt_sweep(recording, batch)
+        for folder in request.folders:  # an empty one is asked for nothing, but must be there
+            recording.seen.kinds.setdefault(folder, kind(folder))
+        content = None if recording.doubts else _content(recording, batch, configs)
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as exc:
+        recording.doubt(f"a part of the hydra section does not resolve ({type(exc).__name__})")
+        content = None
+    finally:
+        composer.stop()
+    if content is None or recording.doubts:
+        return recording.doubts[0]
+    content |= _plugins(request) | {"extra": dict(extra or {})}
+    text = encoded(request, sorted({*recording.variables, *content["named"]}), content)
+    if text is None:
+        return "values of environment variables cannot be told apart in it"
+    index.set(request.key, text)
+    return ""
+
+
+def _doubt_plugins(recording: Recording) -> None:
+    for plugin_type in (SearchPathPlugin, ConfigSource):
+        for plugin in Plugins.instance().discover(plugin_type):
+            if not plugin.__module__.startswith("hydra._internal."):
+                recording.doubt(f"what the plugin {plugin.__name__} does depends on its own code")
+
+
+def _doubt_sources(recording: Recording, composed: Sequence[DictConfig]) -> None:
+    for cfg in composed:
+        for source in cfg.hydra.runtime.config_sources:
+            known = source.schema in ("file", "structured") or source.path == "hydra.conf"
+            if not known:
+                recording.doubt(f"the search path has {source.schema}://{source.path}")
+
+
+def _doubt_sweep(recording: Recording, batch: Batch) -> None:
+    hydra = batch.hydra.hydra
+    if hydra.callbacks:
+        recording.doubt("hydra.callbacks are called with what Hydra composes")
+    if not batch.sweep:
+        return
+    for name in ("sweeper", "launcher"):
+        if not str(hydra[name]._target_).startswith(_OURS):
+            recording.doubt(f"hydra/{name} is another one than ours")
+    if hydra.sweeper.get("max_batch_size") is not None:
+        recording.doubt("hydra.sweeper.max_batch_size makes several batches")
+
+
+def _content(
+    recording: Recording, batch: Batch, configs: Sequence[Config]
+) -> dict[str, Any] | None:
+    with recording.strict():
+        for one in batch.variants:
+            for root in one.config:
+                if root != "hydra":
+                    _plain(one.config, str(root))
+        for name in _DECIDING:
+            _plain(batch.hydra.hydra, name)
+    if recording.doubts:
+        return None
+    named = environment(variant.config for variant in batch.variants)
+    hide = hiding(list(named)).hide_text
+    names = variant_names(
+        [variant.overrides for variant in batch.variants],
+        [hide(config.model.name) for config in configs],
+    )
+    with _as_current(batch.hydra):
+        placed = _placed(batch)
+        found = {
+            "directory": _directory(recording, batch),
+            "logging": _logging(recording, placed),
+            "multirun": OmegaConf.to_yaml(_before(batch)) if batch.sweep else "",
+        }
+    texts = [_texts(one.config if batch.sweep else placed, one.overrides) for one in batch.variants]
+    if MARK in "".join(text for three in texts for text in three).replace(HERE, ""):
+        recording.doubt("a configuration has a text that marks something here")
+    blocks, values = _Table(), _Table()
+    groups = list(Config.model_fields)
+    variants = [
+        {
+            "index": one.index,
+            "name": name,
+            "overrides": list(one.overrides),
+            "config": [values.add(group) for group in config.model_dump(mode="json").values()],
+            "texts": [[blocks.add(block) for block in _BLOCK.split(text)] for text in three],
+        }
+        for one, name, config, three in zip(batch.variants, names, configs, texts, strict=True)
+    ]
+    return {
+        **found,
+        "sweep": batch.sweep,
+        "variants": variants,
+        "groups": groups,
+        "values": values.items,
+        "blocks": blocks.items,
+        "named": list(named),
+        "output_subdir": str(batch.hydra.hydra.output_subdir),
+        "verbose": _plain(batch.hydra.hydra, "verbose"),
+        "seen": recording.seen.as_json(),
+    }
+
+
+class _Table:
+    """JSON values, each once: hundreds of variants differ in a few."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def add(self, value: Any) -> int:
+        """Return the place of *value* among the items."""
+        place = self._places.setdefault(digests.canonical(value), len(self.items))
+        if place == len(self.items):
+            self.items.append(value)
+        return place
+
+
+def _plugins(request: Request) -> dict[str, Any]:
+    """Return folders of plugins that an import hook added, and the surroundings with them."""
+    namespace = importlib.import_module("hydra_plugins")  # the composer has put it in reach
+    own = str(bundled("plugins"))
+    derived = {f"{folder}/hydra_plugins" for folder in (*request.path, own)}
+    further = sorted(set(map(str, namespace.__path__)) - derived)
+    return {
+        "plugins": further,
+        "around": surroundings(request.path, further) if further else request.around,
+    }
+
+
+def _before(batch: Batch) -> DictConfig:
+    """Return the sweep's configuration as its sweeper saves it, its directory marked."""
+    cfg = copy.deepcopy(batch.hydra)
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.sweep.dir = HERE
+    return cfg
+
+
+def _placed(batch: Batch) -> DictConfig:
+    """Return the run's configuration as it is once its directory, here marked, is made."""
+    cfg = _before(batch) if batch.sweep else copy.deepcopy(batch.hydra)
+    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+        cfg.hydra.runtime.output_dir = HERE
+    with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
+        cfg.hydra.job.name = "orchestrate"
+    return cfg
+
+
+def _directory(recording: Recording, batch: Batch) -> str:
+    cfg = copy.deepcopy(batch.hydra)
+    if batch.sweep:
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.sweep.dir = recording.sweep_directory
+    with recording.marking(), _as_current(cfg):
+        return str(OmegaConf.select(cfg, "hydra.sweep.dir" if batch.sweep else "hydra.run.dir"))
+
+
+def _logging(recording: Recording, placed: DictConfig) -> dict[str, Any] | None:
+    with recording.marking(), _as_current(placed):
+        conf = OmegaConf.to_container(placed.hydra.job_logging, resolve=True)
+    if not isinstance(conf, dict):
+        raise TypeError("hydra.job_logging is no mapping")
+    digests.canonical(conf)  # a TypeError or ValueError for what is no JSON
+    return None if conf["root"] is None else {str(key): value for key, value in conf.items()}
+
+
+def _texts(cfg: DictConfig, overrides: list[str]) -> tuple[str, str, str]:
+    """Return what ``save_hydra`` writes: config.yaml, hydra.yaml and overrides.yaml."""
+    return (
+        OmegaConf.to_yaml(_without_hydra(cfg)),
+        OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["hydra"])),
+        OmegaConf.to_yaml(OmegaConf.create(overrides)),
+    )
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    task = cfg.copy()
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task
+
+
+def _plain(cfg: DictConfig, name: str) -> Any:
+    found = OmegaConf.select(cfg, name)
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+
+
+@contextmanager
+def _as_current(cfg: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` mean *cfg*."""
+    instance = HydraConfig.instance()
+    before: Any = instance.cfg
+    instance.set_config(cfg)
+    try:
+        yield
+    finally:
+        instance.cfg = before
