@@ -21,7 +21,7 @@ _PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
 
 
-COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError)
+COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
 
 
 def unusable(exc: ValueError, overrides: Sequence[str]) -> ConfigError:
@@ -54,6 +54,12 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
         return _missing(exc)
     if isinstance(exc, YAMLError):
         return _unreadable(exc)
+    if isinstance(exc, RecursionError):
+        return ConfigError(
+            "the files' defaults lists lead back to where they began",
+            where="defaults",
+            hint="look for two files that name each other in their defaults",
+        )
     text = str(exc)
     if isinstance(exc, OverrideParseException):
         return ConfigError(

@@ -152,6 +152,19 @@ def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     assert error.message.startswith("is no YAML: ")
 
 
+def test_defaults_lists_in_a_circle(tmp_path: Path) -> None:
+    write_conf(
+        tmp_path,
+        {
+            "model/mine": "defaults: [other, _self_]\nname: mine\n",
+            "model/other": "defaults: [mine, _self_]\nname: other\n",
+        },
+    )
+    error = refusal("model=mine")
+    assert "lead back to where they began" in error.message
+    assert "name each other" in error.hint
+
+
 def test_an_option_that_is_not_there_lists_the_user_s_too(tmp_path: Path) -> None:
     assert refusal("model=nothing_like_it").hint == "available: digits, mine, minilm"
     assert refusal("model=minee").hint == "did you mean 'mine'?"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.remembered import recall
@@ -20,12 +20,13 @@ from tests.config.compose import write_conf
 from tests.config.remembering import FP16, MINE, Words, fresh, keep, told
 
 BODIES = {
-    "precision/fp16": [FP16, "defaults: [int8, _self_]\nname: fp16\n", "name: nothing\n"],
+    "precision/fp16": [FP16, FP16 + "keep_nodes: [z]\n", "name: nothing\n"],
     "precision/fp32": ["name: fp32\nkeep_nodes: [a]\n", "defaults: [tf32, _self_]\n"],
     "model/mine": [
         MINE,
         MINE + "batches: 2\n",
         "name: ${oc.env:QD_ONE}\n",
+        MINE + "args: {x: '${oc.env:QD_ONE,none}'}\n",
     ],
     "model/digits": ["defaults: [minilm, _self_]\nname: digits\n", "name: [\n"],
     "orchestrate": [
@@ -40,7 +41,7 @@ WRITE = st.tuples(
     st.just("write"),
     st.sampled_from(FOLDERS),
     st.sampled_from(sorted(BODIES)),
-    st.integers(0, 2),
+    st.integers(0, 3),
 )
 DELETE = st.tuples(
     st.just("delete"), st.sampled_from(FOLDERS), st.sampled_from(sorted(BODIES)), st.just(0)
@@ -53,10 +54,11 @@ SET = st.tuples(
 )
 DROP = st.tuples(st.just("drop"), st.sampled_from(FOLDERS), st.just(""), st.just(0))
 EDITS = st.one_of(WRITE, WRITE, WRITE, DELETE, SET, DROP)
+MIXED = Words(overrides=("model=mine", "precision=fp16"))
 ASKED = st.sampled_from(
     [
         Words(),
-        Words(overrides=("model=mine", "precision=fp16")),
+        MIXED,
         Words(overrides=("precision=fp32,fp16",), multirun=True),
         Words(overrides=("model=mine",), config_dir="first"),
         Words(overrides=("model=mine,digits", "hydra.searchpath=['file://extra']"), multirun=True),
@@ -112,11 +114,23 @@ def check(asked: Words, edits: list[tuple[str, str, str, int]]) -> None:
             index.close()
 
 
-FEW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=100)
+FEW = settings(
+    max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
+MANY = settings(FEW, max_examples=15)
 
 
 @pytest.mark.filterwarnings("ignore:provider=")
+@example(asked=MIXED, edits=[("write", "conf", "precision/fp16", 1), ("drop", "conf", "", 0)])
+@example(asked=MIXED, edits=[("write", "conf", "model/mine", 1)])
+@example(
+    asked=MIXED,
+    edits=[
+        ("set", "QD_ONE", "a", 0),
+        ("write", "conf", "model/mine", 3),
+        ("set", "QD_ONE", "b", 0),
+    ],
+)
 @FEW
 @given(asked=ASKED, edits=st.lists(EDITS, min_size=2, max_size=4))
 def test_after_any_edits_what_is_recalled_is_what_is_composed(
