@@ -63,6 +63,7 @@ class Planned:
     graph: Graph
     store: Store
     resolver: Resolver
+    observer: Observer
     secrets: Secrets
     scratch: Path
     base: Path
@@ -104,6 +105,7 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
             graph=graph,
             store=store,
             resolver=resolver,
+            observer=observer,
             secrets=secrets,
             scratch=scratch,
             base=base,
@@ -260,6 +262,7 @@ class Session:
                     plan.graph,
                     plan.store,
                     plan.resolver,
+                    plan.observer,
                     plan.secrets,
                     pool,
                     view,
@@ -271,7 +274,6 @@ class Session:
                     retries=executor.retries,
                     retry_failed=self._options.retry_failed,
                     fail_fast=self._options.fail_fast,
-                    search_path=plan.search_path,
                 ).run()
             finally:
                 pool.stop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
@@ -78,10 +78,18 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a backend may use while it plans: declared files, and what is remembered."""
+    """What a backend may use while it plans one batch.
+
+    Attributes:
+        files: Finds declared files.
+        index: What is remembered between runs.
+        found: What was found out for this batch, by whatever it is about: all variants see the
+            same toolchain, and it is looked at once.
+    """
 
     files: Files
     index: Index
+    found: dict[Hashable, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +46,7 @@ class LocalExecutor:
         graph: Graph,
         store: Store,
         resolver: Resolver,
+        observer: Observer,
         secrets: Secrets,
         pool: Pool,
         listener: Listener,
@@ -59,7 +59,6 @@ class LocalExecutor:
         retries: int = 0,
         retry_failed: bool = False,
         fail_fast: bool = False,
-        search_path: Sequence[str] | None = None,
     ) -> None:
         """Take a planned graph and what runs it.
 
@@ -67,6 +66,7 @@ class LocalExecutor:
             graph: What to run.
             store: Where results and failures are kept.
             resolver: Computes keys.
+            observer: Tells whether what user code had touched is still the same.
             secrets: Hidden in all that is kept.
             pool: Runs the workers.
             listener: Is told what happens.
@@ -78,15 +78,12 @@ class LocalExecutor:
             retries: How often an action is run again whose worker was lost.
             retry_failed: Failures that are remembered from earlier runs do not count.
             fail_fast: The first failed variant ends the run.
-            search_path: Where the workers find modules behind *base*; default: ``sys.path``.
         """
         self._graph, self._store, self._resolver, self._secrets = graph, store, resolver, secrets
         self._pool, self._listener = pool, listener
         self._scratch, self._base = scratch, base
         self._workers, self._timeout_s = workers, timeout_s
         self._rebuild, self._fail_fast = set(rebuild), fail_fast
-        path = [one for one in search_path or sys.path if one and Path(one) != base]
-        observer = Observer(base, [str(base), *path], store.index)
         self._failed_before = FailedBefore(store, secrets, observer, retry_failed=retry_failed)
         self._endings = Endings(
             store,

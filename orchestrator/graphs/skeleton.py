@@ -9,12 +9,13 @@ decides what is built, and stays.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Final
 
 import onnx
 
-from orchestrator.graphs.files import tensors
+from orchestrator.graphs.files import subgraphs, tensors
 from orchestrator.graphs.weights import Reader, embed
 
 #: Operator → the inputs that are weights (None: any).
@@ -42,12 +43,7 @@ def emptied(model: onnx.ModelProto) -> tuple[int, int]:
     Tensors that a nested graph (If, Loop, Scan) may read keep their values.
     """
     graph = model.graph
-    nested = any(
-        attribute.HasField("g") or attribute.graphs
-        for node in graph.node
-        for attribute in node.attribute
-    )
-    if nested:
+    if any(next(subgraphs(node), None) is not None for node in graph.node):
         return 0, 0
     other = {output.name for output in graph.output}
     fed = _fed(graph)
@@ -103,7 +99,4 @@ def _fed(graph: onnx.GraphProto) -> set[str]:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    elements = 1
-    for dim in tensor.dims:
-        elements *= dim
-    return elements * (4 if tensor.data_type == onnx.TensorProto.FLOAT else 2)
+    return math.prod(tensor.dims) * (4 if tensor.data_type == onnx.TensorProto.FLOAT else 2)

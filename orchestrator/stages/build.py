@@ -13,8 +13,8 @@ def run(ctx: Context) -> Json:
 
     ``samples`` are calibration batches, where the build itself calibrates. ``provenance`` names the
     PyTorch module of each node for messages, and ``skeleton`` is the graph without its weights'
-    values; with it ``onnx`` is in no key, because the engine will be refitted
-    (:mod:`orchestrator.stages.refit`).
+    values; with it ``onnx`` is in no key, because the engine will be refitted. ``base`` is such an
+    engine: the stage ``refit`` has it, and runs this too.
 
     Returns:
         What the backend says of it; at least ``bytes``.
@@ -23,7 +23,7 @@ def run(ctx: Context) -> Json:
         StageError: the runtime refuses the model, or what it wrote does not load again.
     """
     target = ctx.params["target"]
-    more = Built(samples=ctx.inputs.get("samples"), provenance=ctx.inputs.get("provenance"))
+    more = Built(**{name: ctx.inputs.get(name) for name in ("samples", "provenance", "base")})
     job = job_of(ctx, threads=ctx.threads)
     runtime = backend(target["backend"])
     return runtime.build(ctx.inputs["onnx"], ctx.outputs["session"], target, job, more)

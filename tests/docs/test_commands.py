@@ -25,14 +25,16 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")))
 
 @dataclass(frozen=True, kw_only=True)
 class Shell:
-    """Runs the pages' commands with one store for all of them.
+    """Runs the pages' commands.
 
     Attributes:
-        root: Holds what is not the page's: programs, the store, temporary files.
+        root: Holds what is not the page's: programs, the stores, temporary files.
+        cache: The store's name below it.
         variables: What the environment has besides.
     """
 
     root: Path
+    cache: str = "shared"
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, command: Command, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -46,7 +48,7 @@ class Shell:
             env={
                 **os.environ,
                 "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
-                "XDG_CACHE_HOME": str(self.root / "cache"),
+                "XDG_CACHE_HOME": str(self.root / "cache" / self.cache),
                 "TMPDIR": str(self.root / "tmp"),
                 "COLUMNS": "240",
                 "PYTHONDONTWRITEBYTECODE": "1",
@@ -111,6 +113,8 @@ def test_pages_have_commands() -> None:
 
 
 def _follow(page: Path, shell: Shell, directory: Path, *, slow: bool) -> None:
+    if page.stem in BUILDING:  # what it says must not depend on which pages came before
+        shell = replace(shell, cache=page.stem)
     if page.stem in toolchains.PAGES:
         shell = replace(shell, variables=toolchains.install_environments(directory))
     for part in read_page(page):

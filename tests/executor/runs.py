@@ -94,8 +94,13 @@ class Place:
         rebuild: Collection[str],
         workers: int,
         search_path: Sequence[str],
+        secrets: Secrets | None = None,
+        **more: Any,
     ) -> tuple[Outcome, dict[str, str]]:
-        """Run and return everything, and the id of each function's action."""
+        """Run and return everything, and the id of each function's action.
+
+        *more* are further settings of the executor.
+        """
         graph, ids = Graph(), {}
         for name in functions:
             identity = graph.add("samples", params(name))
@@ -108,13 +113,14 @@ class Place:
         scratch = store.begin()
         path = [one for one in search_path if one and Path(one) != self.base]
         pool = Pool(self.base, scratch, path)
-        secrets = Secrets({})
+        secrets = secrets or Secrets({})
         observer = Observer(self.base, [str(self.base), *path], store.index)
         try:
             executor = LocalExecutor(
                 graph,
                 store,
                 Resolver(store, observer, secrets, rebuild=rebuild),
+                observer,
                 secrets,
                 pool,
                 self.listener,
@@ -123,6 +129,7 @@ class Place:
                 workers=workers,
                 timeout_s=timeout_s,
                 rebuild=rebuild,
+                **more,
             )
             return executor.run(), ids
         finally:

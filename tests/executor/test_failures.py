@@ -10,23 +10,16 @@ import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from orchestrator.config.schema import Config
 from orchestrator.errors import StageError, WorkerLostError
-from orchestrator.executor.local import LocalExecutor
 from orchestrator.executor.outcome import Finished, Outcome
-from orchestrator.executor.pool import Pool
-from orchestrator.plan.graph import Graph, Step, Variant
-from orchestrator.plan.observed import Observer
-from orchestrator.plan.resolve import Resolver
 from orchestrator.plan.secrets import Secrets
 from orchestrator.store.failures import Failure, Failures
 from orchestrator.store.store import Store
 from tests.command import Workplace
-from tests.executor.runs import Place, params
+from tests.executor.runs import Place
 
 NOTE = "    with open(HERE / 'starts', 'a') as file: file.write('x\\n')\n"
 FUNCTION = f"def f(*, dims, offset, seed):\n{NOTE}"
@@ -52,40 +45,17 @@ def run(
     secrets: Secrets | None = None,
 ) -> Ran:
     """Run one ``samples`` action for each function, one at a time; each is a variant's only one."""
-    graph, ids = Graph(), {}
-    for index, name in enumerate(functions):
-        ids[name] = graph.add("samples", params(name))
-        config = cast("Config", None)  # no gate asks for it
-        step = Step(role="samples", stage="samples", action=ids[name], gates=0)
-        graph.variants.append(
-            Variant(index=index, name=name, config=config, overrides=[], steps=[step])
-        )
-    store = Store(place.store)
-    scratch = store.begin()
-    path = [one for one in sys.path if one and Path(one) != place.base]
-    pool = Pool(place.base, scratch, path)
-    hidden = secrets or Secrets({})
-    observer = Observer(place.base, [str(place.base), *path], store.index)
-    try:
-        outcome = LocalExecutor(
-            graph,
-            store,
-            Resolver(store, observer, hidden, rebuild=rebuild),
-            hidden,
-            pool,
-            place.listener,
-            scratch=scratch,
-            base=place.base,
-            workers=1,
-            rebuild=rebuild,
-            retry_failed=retry_failed,
-            fail_fast=fail_fast,
-            retries=retries,
-            search_path=path,
-        ).run()
-    finally:
-        pool.stop()
-        store.end()
+    outcome, ids = place.outcome(
+        functions,
+        None,
+        rebuild,
+        1,
+        sys.path,
+        secrets,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+        retries=retries,
+    )
     return Ran(outcome, {name: outcome.finished[identity] for name, identity in ids.items()})
 
 

@@ -43,6 +43,7 @@ PROCESSES: dict[str, Step] = {
     "two ask for one engine": processes.two,
     "parent killed": processes.parent_killed,
     "worker killed": processes.worker_killed,
+    "worker retried": processes.worker_retried,
 }
 CHANGES: dict[str, Step] = {
     "workspace": changes.workspace,

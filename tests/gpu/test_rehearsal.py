@@ -47,7 +47,7 @@ def test_mistakes(tmp_path: Path) -> None:
 
 
 def test_processes(tmp_path: Path) -> None:
-    assert_expected(rehearse(tmp_path, "processes", fault="slow:3"), 3)
+    assert_expected(rehearse(tmp_path, "processes", fault="slow:3"), 4)
 
 
 def test_an_engine_that_is_not_what_was_asked_for_is_noticed(tmp_path: Path) -> None:

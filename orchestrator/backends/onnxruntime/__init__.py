@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from orchestrator.backends.base import (
     Backend,
     Built,
+    Form,
     Job,
     Json,
     Observed,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.base import Arrays, NamedArrays
     from orchestrator.numerics.batches import Batch
 
-_FORMS: Final = {"fp32": "fp32", "fp16": "fp16", "int8": "int8 qdq"}
+_FORMS: Final[Mapping[str, Form]] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8 qdq"}
 
 
 class OnnxRuntime(Backend):
@@ -48,7 +49,7 @@ class OnnxRuntime(Backend):
         _refuse_tensorrts(config)
         target = config.target.model_dump(mode="json")
         form = _FORMS[config.precision.name]
-        return Way(form=form, build=target, run=target, artifact="session")  # type: ignore[arg-type]
+        return Way(form=form, build=target, run=target, artifact="session")
 
     def tools(self, target: Target) -> tuple[str, ...]:  # noqa: ARG002  (one for all targets)
         """Return ``onnxruntime``, which stands for whichever distribution is installed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from orchestrator.backends.tensorrt.calling import (
     toolchain_of,
 )
 from orchestrator.backends.tensorrt.failures import ToolchainError
+from orchestrator.backends.tensorrt.options import carries_code
 from orchestrator.backends.tensorrt.plan_file import NAME, write_manifest
 from orchestrator.backends.tensorrt.refitting import Known, not_replaced
 from orchestrator.backends.tensorrt.toolchain import Answer
@@ -24,7 +24,8 @@ from orchestrator.errors import StageError
 from orchestrator.graphs import files as onnx_files
 from orchestrator.numerics.batches import read_index
 from orchestrator.store.digests import of_file, of_json
-from orchestrator.store.locks import take
+from orchestrator.store.files import write_durably
+from orchestrator.store.index import files_below
 
 _MODEL: Final = "model"
 _TABLE: Final = "calibration.table"
@@ -59,7 +60,7 @@ def refit(model: Path, base: Path, into: Path, target: Target, job: Job, more: B
     Raises:
         ToolchainError, WorkerLostError: as :func:`build`.
     """
-    load = {"host_code": bool(target["options"].get("version_compatible"))}
+    load = {"host_code": carries_code(target["options"])}
     fields, files, manifest = loaded(base, load)
     request = {
         "op": "refit",
@@ -132,8 +133,8 @@ def _timing_cache(request: Json, files: dict[str, Path], target: Target, job: Jo
     words = ("tensorrt", expect["tensorrt"], "cuda", expect.get("cuda_runtime"), device.get("name"))
     name = re.sub(r"[^\w.]+", "-", " ".join(str(word) for word in words)).lower()
     path = job.shared / "timing" / f"{name}.cache"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if toolchain_of(job).here:
+        path.parent.mkdir(parents=True, exist_ok=True)
         request["timing_cache"] = {"read": str(path), "write": str(path)}
         return None
     request["timing_cache"] = {"read": _TIMING, "write": _TIMING_OUT}
@@ -182,26 +183,13 @@ def _calibration(
 
 
 def _digests(tree: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(tree)): of_file(path)
-        for folder in (tree, *(one for one in tree.iterdir() if one.is_dir()))
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
+    return {str(path.relative_to(tree)): of_file(path) for path in files_below(tree)}
 
 
 def _keep(made: Path, place: Path | None) -> None:
-    """Copy *made* to its *place* atomically, where there are both."""
-    if place is None or not made.exists():
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = take(place.with_name(f"{place.name}.lock"))
-    try:
-        growing = place.with_name(f".{place.name}.new")
-        shutil.copyfile(made, growing)
-        growing.replace(place)
-    finally:
-        lock.release()
+    """Copy *made* to its *place*, where there are both."""
+    if place is not None and made.exists():
+        write_durably(place, made.read_bytes())
 
 
 def _describe(into: Path, model: Path, target: Target, job: Job, answer: Answer) -> None:

@@ -128,6 +128,15 @@ def tf32(options: TensorRTOptions, lowering: Lowering) -> bool:
     return lowering.tf32 and "fp32" not in options.layer_precisions.values()
 
 
+def carries_code(options: Mapping[str, Any]) -> bool:
+    """Return whether a plan built with *options* (as :func:`request` gives them) holds host code.
+
+    A version-compatible plan does: the lean runtime, or plugin libraries.
+    """
+    lean = not options["exclude_lean_runtime"]
+    return bool(options["version_compatible"] and (lean or options["plugins_to_serialize"]))
+
+
 def kept_nodes(options: TensorRTOptions, nodes: Iterable[str]) -> list[str]:
     """Return those of the ONNX *nodes* that ``layer_precisions`` give fp32, as the worker reads it.
 

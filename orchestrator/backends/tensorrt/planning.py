@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from orchestrator.backends.base import Json, Site, Way
 from orchestrator.backends.tensorrt import probe as probing
-from orchestrator.backends.tensorrt.options import check, request, tf32
+from orchestrator.backends.tensorrt.options import carries_code, check, request, tf32
 from orchestrator.backends.tensorrt.profiles import ProfileShapes, check_volumes, make_profiles
 from orchestrator.backends.tensorrt.toolchain import Toolchain
 from orchestrator.backends.tensorrt.trtexec import trtexec_line
@@ -47,7 +47,9 @@ def way(config: Config, site: Site) -> Way:
     target = config.target
     assert isinstance(target, TensorRTTarget)
     toolchain = _toolchain(config)
-    probed = probing.probe(toolchain, site.index)
+    if toolchain not in site.found:
+        site.found[toolchain] = probing.probe(toolchain, site.index)
+    probed: probing.Probed = site.found[toolchain]
     version = parse_version(str(probed.seen["tensorrt"]))
     notes: list[str] = []
     refit = _refits(config, target, notes)
@@ -85,12 +87,11 @@ def way(config: Config, site: Site) -> Way:
     }
     if lowered.calibrator is not None:
         build["calibrator"] = lowered.calibrator
-    carries_code = not target.exclude_lean_runtime or bool(target.plugins_to_serialize)
     run: Json = {
         "backend": "tensorrt",
         "expect": probed.expectation,
         "tf32": tf32(options, lowered),
-        "host_code": target.version_compatible and carries_code,
+        "host_code": carries_code(build["options"]),
     }
     if target.layer_precisions:
         run["layer_precisions"] = dict(target.layer_precisions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def audit(
         proto = onnx_files.load(onnx, weights=False)
         shapes = {name: array.shape for name, array in read_batch(samples, batch).items()}
         nodes = onnx_nodes(proto, shapes)
-        fp32_bytes = sum(_elements(tensor.dims) * 4 for tensor in proto.graph.initializer)
+        fp32_bytes = sum(math.prod(tensor.dims) * 4 for tensor in proto.graph.initializer)
     times = {row["name"]: row["ms"] * 1e3 for row in found.get("profile") or []}
     observed = observe(parse(found["layers"]), nodes=nodes, times_us=times)
     if target.get("layer_precisions") and nodes is not None:
@@ -151,8 +152,9 @@ def _points(samples: Path, points: Sequence[str]) -> list[Batch]:
     Where a point equals an optimum it is not there.
     """
     found: dict[str, Batch] = {}
+    batches = read_index(samples)
     for point in points:
-        for batch in read_index(samples):
+        for batch in batches:
             if batch.point.split()[0] == point:
                 found.setdefault(batch.point, batch)
     return list(found.values()) or [measured_batch(samples)]
@@ -173,10 +175,3 @@ def _as_declared(array: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[A
         return array
     integers = np.issubdtype(array.dtype, np.integer) and np.issubdtype(np.dtype(dtype), np.integer)
     return array.astype(dtype) if integers else array
-
-
-def _elements(dims: Sequence[int]) -> int:
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count

@@ -102,13 +102,9 @@ def parent_killed(check: Check) -> Json:
 
 
 def worker_killed(check: Check) -> Json:
-    """Kill the worker in a build: a clear message, nothing is remembered, the next run builds."""
-    token = uuid.uuid4().hex
-    words = _engine(check)
-    process = check.command.start(*words, env={MARK: token})
-    for pid in _when_building(check, process, token):
-        os.kill(pid, signal.SIGKILL)
-    failed = check.command.finished(process)
+    """Kill the worker in a build without retries: a clear message, and the next run builds."""
+    words = [*_engine(check), "executor.retries=0"]
+    failed = _with_worker_killed(check, words)
     again = check.command.finished(check.command.start(*words))
     statuses = _statuses(again)
     return {
@@ -121,6 +117,26 @@ def worker_killed(check: Check) -> Json:
         "message": _failure(failed),
         "again": {"code": again.code, "build": statuses},
     }
+
+
+def worker_retried(check: Check) -> Json:
+    """Kill the worker in a build: it is run again, and the engine is built."""
+    ended = _with_worker_killed(check, [*_engine(check), "executor.retries=1"])
+    statuses = _statuses(ended)
+    return {
+        "ok": ended.code == 0 and statuses == ["ran"],
+        "shown": f"build: {' '.join(statuses)}",
+        "code": ended.code,
+        "message": _failure(ended),
+    }
+
+
+def _with_worker_killed(check: Check, words: list[str]) -> Ran:
+    token = uuid.uuid4().hex
+    process = check.command.start(*words, env={MARK: token})
+    for pid in _when_building(check, process, token):
+        os.kill(pid, signal.SIGKILL)
+    return check.command.finished(process)
 
 
 def _engine(check: Check) -> list[str]:
