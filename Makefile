@@ -11,6 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --progress-bar off --constraint constraints.txt
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+# What benchmarks compare with has an environment of its own: its dependencies are not ours.
+BENCH := $(VENV)/bench
+BENCH_STAMP := $(BENCH)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -43,8 +46,13 @@ reference: $(DEV_STAMP) ## Write docs/reference and docs/schema again from the s
 	$(BIN)/python -m orchestrator.config.reference docs/reference/config.md
 	$(BIN)/orchestrate schema --to docs/schema
 
-bench: $(RUN_STAMP) ## Measure what an unchanged build costs, beside an empty Hydra application
+bench: $(BENCH_STAMP) ## Measure what builds cost, beside doit, snakemake and Hydra (half an hour)
 	$(BIN)/python -m benchmarks.unchanged
+	$(BIN)/python -m benchmarks.unchanged_sweep --tools $(BENCH)/bin/python
+	$(BIN)/python -m benchmarks.unchanged_sweep --tools $(BENCH)/bin/python --variants 1000 --rounds 3
+	$(BIN)/python -m benchmarks.unchanged_sweep --tools $(BENCH)/bin/python --checkpoint-gb 2
+	$(BIN)/python -m benchmarks.cold
+	$(BIN)/python -m benchmarks.overhead
 
 docs-check: $(DEV_STAMP) ## Check that links between the documents lead somewhere
 	$(BIN)/python .ci/check_links.py
@@ -77,6 +85,11 @@ $(RUN_STAMP): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "==> Installing orchestrate and what it needs to run (about 150 MB; one to two minutes)"
 	$(INSTALL) hatchling editables setuptools
 	$(INSTALL) --no-build-isolation --editable '.[cpu]'
+	@touch $@
+
+$(BENCH_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --progress-bar off doit==0.37.0 snakemake==9.27.1
 	@touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)

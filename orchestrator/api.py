@@ -9,9 +9,9 @@ from typing import Final
 
 from rich.console import Console
 
-from orchestrator.config.compose import BatchTask, Composer
 from orchestrator.config.hydra_state import preserved
 from orchestrator.report.experiment import VariantResult
+from orchestrator.run import run
 from orchestrator.session import Options, Session
 
 # Hydra keeps its state once for a process, so two threads take turns.
@@ -57,17 +57,3 @@ def build(
     if session.interrupted:
         raise KeyboardInterrupt
     return session.results
-
-
-def run(
-    session: Session,
-    overrides: Sequence[str],
-    *,
-    multirun: bool,
-    config_dir: str | Path | None = None,
-    config_name: str | None = None,
-) -> None:
-    """Compose *overrides* and run them in *session*."""
-    directory = Path(config_dir) if config_dir is not None else None
-    with Composer(directory, config_name) as composer:
-        composer.run(overrides, BatchTask(run=session.run), multirun=multirun)

@@ -57,6 +57,12 @@ def bundled(name: Literal["conf", "plugins"]) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
+def shown(path: Path) -> str:
+    """Return *path* relative to the current directory where it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def _in_package(path_text: str, base: Path) -> Path:
     package, _, relative = path_text.removeprefix(PACKAGE_PREFIX).partition("/")
     parts = PurePosixPath(relative).parts

@@ -13,11 +13,12 @@ from rich.console import Console
 import orchestrator
 from orchestrator.config.compose import Batch
 from orchestrator.config.saved import directory_of, saved, with_store, without_measurements
+from orchestrator.config.typed import composition
 from orchestrator.errors import UsageError
 from orchestrator.plan.reasons import History
 from orchestrator.report.recorded import Recorded, experiments, recorded
 from orchestrator.report.sameness import Build, Line, changed_tools, compare, machine_of
-from orchestrator.session import Options, Session, cache_directory, typed
+from orchestrator.session import Options, Session, cache_directory
 from orchestrator.store.results import Results
 
 
@@ -63,9 +64,7 @@ def reproduce(directory: Path, console: Console, *, clean: bool, quiet: bool) ->
     with tempfile.TemporaryDirectory(prefix="orchestrate-") as temporary:
         if clean:
             with_store(variant, Path(temporary) / "store")
-        config = typed(variant.config)
-        session = Session(console, Options(quiet=quiet))
-        session.run(
+        composed = composition(
             Batch(
                 variants=[variant],
                 sweep=False,
@@ -73,6 +72,9 @@ def reproduce(directory: Path, console: Console, *, clean: bool, quiet: bool) ->
                 hydra=variant.config,
             )
         )
+        config = composed.points[0].config
+        session = Session(console, Options(quiet=quiet))
+        session.run(composed)
         if session.interrupted:
             return Reproduction(lines=[], notes=[], interrupted=True)
         first = Build(manifest=experiment.manifest, history=_history(experiment.store))

@@ -6,24 +6,20 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log
-from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 
 from orchestrator.backends.base import Site
-from orchestrator.config.compose import Batch, Composed, VariantReturn
-from orchestrator.config.purity import environment
+from orchestrator.config.composition import Composition
 from orchestrator.config.schema import Cache, Config
-from orchestrator.config.validate import validate
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.executor.local import LocalExecutor
-from orchestrator.executor.outcome import Outcome
+from orchestrator.executor.outcome import Listener, Outcome
 from orchestrator.executor.pool import Pool
 from orchestrator.locations import home_expanded
 from orchestrator.plan.chain import add_variant
@@ -32,13 +28,14 @@ from orchestrator.plan.inputs import Files
 from orchestrator.plan.observed import Observer
 from orchestrator.plan.resolve import Resolver
 from orchestrator.plan.secrets import Secrets
-from orchestrator.report.directories import make_exclusively, variant_names
-from orchestrator.report.experiment import Run, VariantResult, write_experiment
+from orchestrator.report.directories import make_exclusively
+from orchestrator.report.events import EventStream
+from orchestrator.report.experiment import Run, VariantResult, artifacts_of, write_experiment
 from orchestrator.report.live import LiveView
 from orchestrator.report.sweep import write_sweep
 from orchestrator.report.table import markdown
 from orchestrator.stages.catalogue import stage
-from orchestrator.store.collection import touch
+from orchestrator.store.collection import pin, touch
 from orchestrator.store.files import write_durably
 from orchestrator.store.store import Store, default_directory, explained
 
@@ -47,11 +44,15 @@ LOGGER = logging.getLogger("orchestrate")
 
 @dataclass(kw_only=True)
 class Options:
-    """What the command line asks for besides the configuration."""
+    """What the command line asks for besides the configuration.
+
+    With *events*, JSON lines on standard error tell what happens, and no live view.
+    """
 
     rebuild: Collection[str] = ()
     quiet: bool = False
     verbose: bool = False
+    events: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
 
@@ -83,21 +84,21 @@ def stages_named(texts: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iterator[Planned]:
-    """Plan *variants* as one graph; the store's session ends with the block.
+def planned(composition: Composition, rebuild: Collection[str] = ()) -> Iterator[Planned]:
+    """Plan all variants as one graph; the store's session ends with the block.
 
     Raises:
         ConfigError, PlanError, StoreError: what a user can mend.
     """
-    secrets = Secrets(environment(variant.config for variant in variants))
-    configs = [typed(variant.config) for variant in variants]
+    secrets = Secrets(composition.environment)
+    configs = [point.config for point in composition.points]
     _refuse_differences(configs)
     store = Store(cache_directory(configs[0].cache))
     base = Path.cwd()
     try:
         scratch = store.begin()
         site = Site(files=Files(base, store.index), index=store.index)
-        graph = _graph(variants, configs, site, secrets)
+        graph = _graph(composition, site)
         search_path = [path for path in sys.path if path and Path(path) != base]
         observer = Observer(base, [str(base), *search_path], store.index)
         resolver = Resolver(store, observer, secrets, rebuild=rebuild, fresh=graph.fresh)
@@ -118,17 +119,13 @@ def planned(variants: Sequence[Composed], rebuild: Collection[str] = ()) -> Iter
         store.end()
 
 
-def _graph(
-    variants: Sequence[Composed], configs: Sequence[Config], site: Site, secrets: Secrets
-) -> Graph:
+def _graph(composition: Composition, site: Site) -> Graph:
     graph = Graph()
-    names = variant_names(
-        [variant.overrides for variant in variants],
-        [secrets.hide_text(config.model.name) for config in configs],
-    )
-    for index, (variant, config) in enumerate(zip(variants, configs, strict=True)):
-        added = Variant(index=index, name=names[index], config=config, overrides=variant.overrides)
-        add_variant(graph, added, site)
+    for number, point in enumerate(composition.points):
+        variant = Variant(
+            index=number, name=point.name, config=point.config, overrides=point.overrides
+        )
+        add_variant(graph, variant, site)
     return graph
 
 
@@ -180,20 +177,31 @@ class Session:
         self.interrupted = False
         self._started = time.time()
 
-    def run(self, batch: Batch) -> list[VariantReturn]:
+    @property
+    def fail_fast(self) -> bool:
+        """Whether the first variant that fails ends the run."""
+        return self._options.fail_fast
+
+    def run(self, composition: Composition) -> list[VariantResult]:
         """Plan and run one batch; write an experiment directory for each variant.
 
         Raises:
             ConfigError, PlanError, StoreError: before anything runs, or when the disk refuses.
         """
         started = time.time()
-        with planned(batch.variants, self._options.rebuild) as plan:
-            self._announce(batch, plan.secrets)
-            directories = self._directories(batch, plan.graph)
-            self._configure_logging(batch, directories)
+        with planned(composition, self._options.rebuild) as plan:
+            self._announce(composition, plan.secrets)
+            directories = self._directories(composition)
             outcome = self._execute(plan)
             _hide_secrets(outcome, plan.secrets)
             touch(plan.store, [one.result.key for one in outcome.finished.values() if one.result])
+            pin(
+                plan.store,
+                {
+                    directory: artifacts_of(variant, outcome).values()
+                    for variant, directory in zip(plan.graph.variants, directories, strict=True)
+                },
+            )
             statuses = _Statuses(outcome)
             run = Run(
                 variants=plan.graph.variants,
@@ -204,59 +212,47 @@ class Session:
             )
             found = [
                 write_experiment(
-                    run, variant, composed, statuses.of(variant), directories[variant.index]
+                    run, variant, point, statuses.of(variant), directories[variant.index]
                 )
-                for variant, composed in zip(plan.graph.variants, batch.variants, strict=True)
+                for variant, point in zip(plan.graph.variants, composition.points, strict=True)
             ]
         self.results += found
-        self._write_summary(batch, plan.secrets)
+        self._write_summary(composition, plan.secrets)
         self.warnings += outcome.warnings
         self.interrupted = self.interrupted or outcome.interrupted
-        return [
-            VariantReturn(
-                passed=result.passed,
-                value=result.summary.p50_ms,
-                error=next(iter(result.failures), None),
-                directory=result.directory,
-                interrupted=result.interrupted,
-            )
-            for result in found
-        ]
+        return found
 
-    def _announce(self, batch: Batch, secrets: Secrets) -> None:
+    def _announce(self, composition: Composition, secrets: Secrets) -> None:
         """Say why this is a sweep, and what its rules did."""
-        if batch.matrix is None or not batch.first:
+        announcement = composition.announcement
+        if announcement is None or not composition.first:
             return
-        self.warnings += map(secrets.hide_text, batch.matrix.warnings())
+        self.warnings += map(secrets.hide_text, announcement.warnings)
         if not self._options.quiet:
-            for line in batch.matrix.lines():
+            for line in announcement.lines:
                 self._console.print(secrets.hide_text(line), highlight=False, markup=False)
 
-    def _write_summary(self, batch: Batch, secrets: Secrets) -> None:
+    def _write_summary(self, composition: Composition, secrets: Secrets) -> None:
         """Write the table, and of a sweep the combined manifest, of all variants so far."""
         if self.directory is None:
             return
         with explained(self.directory):
             summary = markdown([result.summary for result in self.results])
             write_durably(self.directory / "summary.md", summary.encode())
-            if batch.sweep:
+            if composition.sweep:
+                rules = composition.announcement.rules if composition.announcement else {}
                 write_sweep(
                     self.directory,
                     self.results,
                     started=self._started,
-                    matrix=secrets.hide(batch.matrix.as_json()) if batch.matrix else None,
+                    matrix=secrets.hide(rules),
                     actions=self.counts,
                 )
 
     def _execute(self, plan: Planned) -> Outcome:
         executor = plan.graph.variants[0].config.executor
         pool = Pool(plan.base, plan.scratch, plan.search_path)
-        with LiveView(
-            self._console,
-            quiet=self._options.quiet,
-            verbose=self._options.verbose,
-            hide=plan.secrets.hide_text,
-        ) as view:
+        with self._watching(plan) as listener:
             try:
                 outcome = LocalExecutor(
                     plan.graph,
@@ -265,10 +261,11 @@ class Session:
                     plan.observer,
                     plan.secrets,
                     pool,
-                    view,
+                    listener,
                     scratch=plan.scratch,
                     base=plan.base,
                     workers=executor.workers or _cores(),
+                    memory_bytes=_bytes(executor.memory_gib),
                     timeout_s=executor.timeout_s,
                     rebuild=self._options.rebuild,
                     retries=executor.retries,
@@ -277,35 +274,28 @@ class Session:
                 ).run()
             finally:
                 pool.stop()
-            for status, count in view.counts.items():
-                self.counts[status] = self.counts.get(status, 0) + count
+        for status, count in Counter(one.status for one in outcome.finished.values()).items():
+            self.counts[status] = self.counts.get(status, 0) + count
         return outcome
 
-    def _directories(self, batch: Batch, graph: Graph) -> list[Path]:
-        if not batch.sweep:
-            self.directory = make_exclusively(batch.directory)
-            return [self.directory]
-        self.directory = batch.directory.absolute()
-        return [make_exclusively(batch.directory / variant.name) for variant in graph.variants]
+    def _watching(self, plan: Planned) -> AbstractContextManager[Listener]:
+        if self._options.events:
+            return nullcontext(EventStream(plan.secrets.hide))
+        return LiveView(
+            self._console,
+            quiet=self._options.quiet,
+            verbose=self._options.verbose,
+            hide=plan.secrets.hide_text,
+        )
 
-    def _configure_logging(self, batch: Batch, directories: Sequence[Path]) -> None:
-        """Configure logging as ``hydra.job_logging`` says, once for the run."""
-        cfg = batch.hydra
-        where = self.directory or directories[0]
-        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
-            cfg.hydra.runtime.output_dir = str(where)
-        with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
-            cfg.hydra.job.name = "orchestrate"
-        HydraConfig.instance().set_config(cfg)
-        try:
-            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-        except (ValueError, TypeError, AttributeError, ImportError, KeyError, OSError) as exc:
-            raise ConfigError(
-                f"logging cannot be configured like this: {exc.__cause__ or exc}",
-                where="hydra/job_logging",
-                hint="leave it out, or mend it as logging.config.dictConfig wants it",
-            ) from exc
-        LOGGER.info("%d variants, one directory each below %s", len(directories), where)
+    def _directories(self, composition: Composition) -> list[Path]:
+        self.directory = composition.reserve()
+        composition.log_to(self.directory)
+        count = len(composition.points)
+        LOGGER.info("%d variants, one directory each below %s", count, self.directory)
+        if not composition.sweep:
+            return [self.directory]
+        return [make_exclusively(self.directory / point.name) for point in composition.points]
 
 
 def _hide_secrets(outcome: Outcome, secrets: Secrets) -> None:
@@ -342,15 +332,9 @@ def cache_directory(cache: Cache) -> Path:
     return home_expanded(cache.dir, where="cache.dir") if cache.dir else default_directory()
 
 
-def typed(cfg: DictConfig) -> Config:
-    """Return the typed configuration of one composed variant.
-
-    Raises:
-        ConfigError: it is wrong.
-    """
-    HydraConfig.instance().set_config(cfg)
-    return validate(cfg)
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * 2**30)

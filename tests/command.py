@@ -45,6 +45,11 @@ class Ran:
         """Everything it printed."""
         return self.out + self.err
 
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What a build with ``--json`` wrote to standard error: events, and nothing else."""
+        return [json.loads(line) for line in self.err.splitlines()]
+
     def json(self) -> Any:
         """What it printed on standard output, read as JSON."""
         return json.loads(self.out)

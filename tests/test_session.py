@@ -16,6 +16,7 @@ from rich.console import Console
 
 import orchestrator
 from orchestrator.config.hydra_state import preserved
+from orchestrator.config.typed import composition
 from orchestrator.errors import ConfigError, StageError, UsageError
 from orchestrator.plan.secrets import Secrets
 from orchestrator.session import Options, Session, hide_in_error, planned
@@ -30,6 +31,7 @@ Plugins.instance()
 initialize_config_module("hydra.conf", version_base="1.2")
 before = GlobalHydra.instance().hydra
 import orchestrator
+from orchestrator.config.typed import composition
 from orchestrator.errors import ConfigError
 for multirun in (False, True):
     try:
@@ -52,9 +54,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [("cache.dir=a,b", "cache.dir"), ("executor.workers=1,2", "executor.workers")],
 )
 def test_a_run_has_one_store_and_one_executor(tmp_path: Path, override: str, key: str) -> None:
-    variants = compose(override).variants
+    composed = composition(compose(override))
     refused = pytest.raises(ConfigError, match="differs between the variants")
-    with refused as caught, planned(variants):
+    with refused as caught, planned(composed):
         pass
 
     assert caught.value.where == key

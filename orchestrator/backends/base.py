@@ -56,8 +56,8 @@ class Way:
         files: Files that build and run read (plugin libraries), by input name.
         calibrated: The build itself calibrates, and needs the calibration samples.
         reach: How the target is reached: in no key, handed to the worker.
-        device: What builds and measurements must have for themselves, such as a GPU's UUID; ''
-            for none.
+        devices: UUIDs of the GPUs that serve it equally well; empty: it needs none. Whatever has a
+            result of its own for each GPU, as a measurement has, takes the first.
         command: The equivalent command of the vendor's own tool; '' for none.
         refit: The build is keyed by the graph without its weights' values, and refitted.
         notes: What is done otherwise than asked, and why; one sentence each.
@@ -70,10 +70,15 @@ class Way:
     files: Mapping[str, File] = field(default_factory=dict)
     calibrated: bool = False
     reach: Json = field(default_factory=dict)
-    device: str = ""
+    devices: Sequence[str] = ()
     command: str = ""
     refit: bool = False
     notes: Sequence[str] = ()
+
+    @property
+    def device(self) -> str:
+        """The first of :attr:`devices`; '' for none."""
+        return self.devices[0] if self.devices else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +33,13 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--fail-fast", action="store_true", help="the first variant that fails ends the run"
     )
+    made.add_argument(
+        "--fresh", action="store_true", help="compose anew what was composed before, unchanged"
+    )
     made.add_argument("-q", "--quiet", action="store_true", help="only the table and errors")
     made.add_argument("-v", "--verbose", action="store_true", help="a line for cached actions too")
     made.add_argument(
-        "--json", action="store_true", help="print results as JSON, progress to stderr"
+        "--json", action="store_true", help="results as JSON, events as JSON lines on stderr"
     )
     made.add_argument(
         "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop"
@@ -80,74 +82,46 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from orchestrator.api import run
     from orchestrator.report.console import console
+    from orchestrator.run import run_remembering
     from orchestrator.session import Options, Session, stages_named
 
     rebuild = stages_named(options.rebuild)
     progress = console(stderr=options.json)
     chosen = Options(
         rebuild=rebuild,
-        quiet=options.quiet,
+        quiet=options.quiet or options.json,
         verbose=options.verbose,
+        events=options.json and not options.quiet,
         retry_failed=options.retry_failed,
         fail_fast=options.fail_fast,
     )
     session = Session(progress, chosen)
-    run(
-        session,
-        options.overrides,
-        multirun=options.multirun,
-        config_dir=options.config_dir,
-        config_name=options.config_name,
-    )
-    if options.json:
-        print(json.dumps(_as_json(session), indent=1))
-    else:
-        _print(progress, session)
+    try:
+        run_remembering(
+            session,
+            options.overrides,
+            multirun=options.multirun,
+            config_dir=options.config_dir,
+            config_name=options.config_name,
+            fresh=options.fresh,
+        )
+    finally:  # an error after the first batch does not hide what was built
+        if session.results:
+            _print(options, progress, session)
     if session.interrupted:
         return INTERRUPTED
     return 0 if all(result.passed for result in session.results) else 1
 
 
-def _print(console: Console, session: Session) -> None:
-    from rich.markup import escape
+def _print(options: argparse.Namespace, progress: Console, session: Session) -> None:
+    from orchestrator.cli.ending import print_ending, tell_ending
 
-    from orchestrator.report.table import print_table
-
-    for warning in session.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
-    if len(session.results) > 0:
-        console.print()
-        print_table(console, [result.summary for result in session.results])
-    order = ("ran", "cached", "shared", "failed", "skipped")
-    counts = [f"{session.counts[name]} {name}" for name in order if session.counts.get(name)]
-    total = f"\n{', '.join(counts)} · {_shown(session)}"
-    console.print(total, highlight=False, soft_wrap=True, markup=False)
-    if session.interrupted:
-        done = session.counts.get("ran", 0)
-        print(
-            f"interrupted: {done} finished actions are kept; the same command goes on from there",
-            file=sys.stderr,
-        )
-    for result in session.results:
-        for note in result.notes:
-            console.print(f"[yellow]note[/] {escape(result.name)}: {escape(note)}", highlight=False)
-    for result in session.results:
-        for failure in result.failures:
-            print(f"FAILED {result.name}: {failure.render()}", file=sys.stderr)
-        if result.failures:
-            print(f"  logs: {_relative(result.directory)}/logs", file=sys.stderr)
-
-
-def _shown(session: Session) -> str:
-    return _relative(session.directory) if session.directory is not None else ""
-
-
-def _relative(path: Any) -> str:
-    from orchestrator.config.origin import shown
-
-    return shown(path)
+    if options.json:
+        tell_ending(session)
+        print(json.dumps(_as_json(session), indent=1))
+    else:
+        print_ending(progress, session)
 
 
 def _as_json(session: Session) -> dict[str, Any]:

@@ -74,8 +74,9 @@ def _configured(directory: str | None) -> tuple[Any, int]:
         UsageError: the option names a directory that is no store; looking must not make one.
     """
     from orchestrator.config.compose import Composer
+    from orchestrator.config.typed import typed
     from orchestrator.locations import home_expanded
-    from orchestrator.session import cache_directory, typed
+    from orchestrator.session import cache_directory
 
     with Composer() as composer:
         cache = typed(composer.primary()).cache

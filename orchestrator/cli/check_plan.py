@@ -154,7 +154,8 @@ def _index() -> Index | None:
     A configuration that is wrong is no reason not to look at a plan.
     """
     from orchestrator.config.compose import Composer
-    from orchestrator.session import cache_directory, typed
+    from orchestrator.config.typed import typed
+    from orchestrator.session import cache_directory
     from orchestrator.store.index import Index
     from orchestrator.store.store import SCHEMA
 

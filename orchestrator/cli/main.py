@@ -78,6 +78,7 @@ def _polite_ends() -> Iterator[list[int]]:
 
 
 def _run(words: list[str]) -> int:
+    tell = _tell_program if "--json" in words else _tell_person
     try:
         verb, rest = _verb(words)
         _check_place(words)
@@ -85,10 +86,11 @@ def _run(words: list[str]) -> int:
         code: int = module.main(rest)
         sys.stdout.flush()
     except OrchestrateError as exc:
-        print(f"error: {exc.render()}", file=sys.stderr)
+        tell(exc, "error")
         return exc.exit_code
     except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        kept = OrchestrateError("what was finished is kept", hint="the same command goes on")
+        tell(kept, "interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (| head): end quietly, as other tools do.
@@ -96,15 +98,26 @@ def _run(words: list[str]) -> int:
         return 141
     except OSError as exc:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
+            tell(_bug(exc), "internal error")
             return 70
         # The store explains itself; this is where the output or an experiment directory goes.
-        print(f"error: cannot write: {exc.strerror}; free some space there", file=sys.stderr)
+        full = OrchestrateError(f"cannot write: {exc.strerror}", hint="free some space there")
+        tell(full, "error")
         return os.EX_IOERR
     except Exception as exc:  # noqa: BLE001  # a fault of ours: one line, the traceback in a file
-        print(f"internal error: {_report_bug(exc)}", file=sys.stderr)
+        tell(_bug(exc), "internal error")
         return 70
     return code
+
+
+def _tell_person(error: OrchestrateError, kind: str) -> None:
+    print(f"{kind}: {error.render()}", file=sys.stderr)
+
+
+def _tell_program(error: OrchestrateError, kind: str) -> None:
+    from orchestrator.report.events import emit, error_fields
+
+    emit("interrupted" if kind == "interrupted" else "error", **error_fields(error))
 
 
 def _prepare_streams() -> None:
@@ -201,8 +214,8 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     return "build", words
 
 
-def _report_bug(exc: Exception) -> str:
-    """Write the traceback to a file; return what to print."""
+def _bug(exc: Exception) -> OrchestrateError:
+    """Write the traceback to a file; return what to say."""
     with tempfile.NamedTemporaryFile(
         "w",
         prefix="orchestrate-",
@@ -212,9 +225,9 @@ def _report_bug(exc: Exception) -> str:
         errors="replace",
     ) as file:
         traceback.print_exception(exc, file=file)
-    return (
-        f"{type(exc).__name__}: {exc}\n  → this is a fault of orchestrate; please report it with "
-        f"{file.name}"
+    return OrchestrateError(
+        f"{type(exc).__name__}: {exc}",
+        hint=f"this is a fault of orchestrate; please report it with {file.name}",
     )
 
 

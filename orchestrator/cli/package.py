@@ -15,7 +15,7 @@ def main(words: Sequence[str]) -> int:
     made.add_argument("--to", required=True, metavar="PATH", help="the directory to make")
     options = parse(made, words)
 
-    from orchestrator.config.origin import shown
+    from orchestrator.locations import shown
     from orchestrator.package import make_package
     from orchestrator.report.table import size_text
 

@@ -30,12 +30,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable, unusable
 from orchestrator.config.matrix import Matrix, check_keys, declares_matrix
 from orchestrator.config.origin import task_overrides
+from orchestrator.config.searching import told
 from orchestrator.config.validate import PRIMARY
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.locations import bundled
 
 # What Hydra's own hydra/output/default.yaml says (1.3).
 _HYDRAS_SUBDIR: Final = "${hydra.job.num}"
+LAUNCHER: Final = "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,39 +75,46 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantReturn:
-    """What a batch gives back for each variant: passed or not, and its directory."""
+    """What a batch gives back for each variant.
+
+    Attributes:
+        passed: It was built, and every gate was passed.
+        value: What ``objective.value`` names, one number or several; None for a failed trial.
+        error: Why there is no value; of a variant that failed, why.
+        directory: Its experiment directory.
+        interrupted: The run ended before it was settled.
+        ends_sweep: No further batch is wanted.
+    """
 
     passed: bool
-    value: Any = None
-    error: Exception | None = None
+    value: float | tuple[float, ...] | None = None
+    error: OrchestrateError | None = None
     directory: Path | None = None
     interrupted: bool = False
+    ends_sweep: bool = False
 
 
 def refuse_foreign(cfg: DictConfig) -> None:
-    """Refuse another launcher or sweeper than ours in a composed multirun.
+    """Refuse another launcher than ours in a composed multirun; sweepers may be others.
 
     Raises:
         ConfigError: there is one.
     """
+    if str(OmegaConf.select(cfg, "hydra.launcher._target_") or "") == LAUNCHER:
+        return
     chosen = [str(text) for text in OmegaConf.select(cfg, "hydra.overrides.hydra") or []]
-    for name in ("launcher", "sweeper"):
-        target = str(OmegaConf.select(cfg, f"hydra.{name}._target_") or "")
-        if target == f"hydra_plugins.orchestrate.{name}.Orchestrate{name.capitalize()}":
-            continue
-        if any(text.startswith(f"hydra/{name}=") for text in chosen):
-            hint = f"leave out the override hydra/{name}; workers are set by executor.workers"
-        else:
-            hint = (
-                "a primary configuration of your own needs these lines in its defaults list: "
-                "'- override hydra/launcher: orchestrate' and '- override hydra/sweeper: "
-                "orchestrate'"
-            )
-        raise ConfigError(
-            f"another {name} than ours runs variants one by one, without a shared graph",
-            where=f"hydra/{name}",
-            hint=hint,
+    if any(text.startswith("hydra/launcher=") for text in chosen):
+        hint = "leave out the override hydra/launcher; workers are set by executor.workers"
+    else:
+        hint = (
+            "a primary configuration of your own needs these lines in its defaults list: "
+            "'- override hydra/launcher: orchestrate' and '- override hydra/sweeper: orchestrate'"
         )
+    raise ConfigError(
+        "another launcher than ours runs variants one by one, without a shared graph",
+        where="hydra/launcher",
+        hint=hint,
+    )
 
 
 @dataclass(kw_only=True)
@@ -113,13 +122,16 @@ class BatchTask:
     """The task function that Hydra carries to our launcher; it takes whole batches.
 
     A *dry* task makes no directories. It is *declared* when the configuration makes it a sweep,
-    without ``-m``. The sweeper leaves its *matrix* here.
+    without ``-m``. Our sweeper leaves its *matrix* here, which stays None under another one; for
+    that, our launcher leaves the sweep's *directory*. What a batch *raised* is no sweeper's fault.
     """
 
     run: Callable[[Batch], list[VariantReturn]]
     dry: bool = False
     declared: bool = False
     matrix: Matrix | None = None
+    directory: Path | None = None
+    raised: Exception | None = None
     returns: list[VariantReturn] = field(default_factory=list)
 
     def __call__(self, _: DictConfig) -> Any:
@@ -128,7 +140,11 @@ class BatchTask:
 
     def launch(self, batch: Batch) -> list[VariantReturn]:
         """Run one batch; a sweeper may send several."""
-        found = self.run(replace(batch, matrix=self.matrix))
+        try:
+            found = self.run(replace(batch, matrix=self.matrix))
+        except Exception as exc:
+            self.raised = exc
+            raise
         self.returns += found
         return found
 
@@ -272,10 +288,11 @@ class Composer:
         callbacks = Callbacks(cfg)
         callbacks.on_multirun_start(config=cfg, config_name=self._name)
         context = HydraContext(config_loader=self._hydra.config_loader, callbacks=callbacks)
-        sweeper = Plugins.instance().instantiate_sweeper(
-            config=cfg, hydra_context=context, task_function=task
-        )
-        sweeper.sweep(arguments=task_overrides(cfg))
+        with told(cfg, task):
+            sweeper = Plugins.instance().instantiate_sweeper(
+                config=cfg, hydra_context=context, task_function=task
+            )
+            sweeper.sweep(arguments=task_overrides(cfg))
         callbacks.on_multirun_end(config=cfg, config_name=self._name)
 
     def _search_path(self) -> Any:
@@ -318,7 +335,7 @@ def run_with_callbacks(batch: Batch, task: BatchTask, callbacks: Callbacks) -> l
     for variant, given in zip(batch.variants, task.launch(batch), strict=True):
         job = JobReturn()
         job.overrides = variant.overrides
-        job.cfg = _without_hydra(variant.config)
+        job.cfg = without_hydra(variant.config)
         job.hydra_cfg = variant.config
         job.working_dir = str(given.directory or Path.cwd())
         job.task_name = "orchestrate"
@@ -364,7 +381,8 @@ def _refuse_unsupported(cfg: DictConfig) -> None:
         )
 
 
-def _without_hydra(cfg: DictConfig) -> DictConfig:
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a composed configuration without its ``hydra`` section."""
     copy = cfg.copy()
     with read_write(copy), open_dict(copy):
         del copy["hydra"]

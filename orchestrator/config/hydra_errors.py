@@ -8,17 +8,37 @@ from pathlib import Path
 from typing import Final
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
 
-from orchestrator.config.origin import shown
-from orchestrator.config.validate import field_names, is_mapping
+from orchestrator.config.validate import (
+    MEND_INTERPOLATION,
+    decapitalized,
+    field_names,
+    is_mapping,
+)
 from orchestrator.errors import ConfigError, OrchestrateError, nearest
+from orchestrator.locations import shown
 
 _NOT_IN_STRUCT: Final = re.compile(r"Key '([^']+)' is not in struct")
 _OVERRIDE: Final = re.compile(r"Could not (?:override|append to|delete from config)[^']*'([^']+)'")
 _PRESENT: Final = re.compile(r"An item is already at '([^']+)'")
 _GROUP: Final = re.compile(r"Could not override '([^']+)'\.\s*No match in the defaults list")
+_IN_FILE: Final = re.compile(r"^In '([^']+)': ")
+_OF_HYDRA: Final = re.compile(r"Sweeping over Hydra's configuration is not supported : '(.+)'")
+_COMPOSING: Final = re.compile(r"^In '([^']+)': \w+ raised while composing config:\n(.+)")
+# What the parser of overrides says, and what it says around it.
+_UNEXPECTED: Final = re.compile(
+    r"(?:(?:mismatched|extraneous) input|no viable alternative at input"
+    r"|token recognition error at:) '(.*?)'"
+)
+_EVALUATING: Final = re.compile(r"^\w+ while evaluating '.*': ")
+_NO_NEWS: Final = ("Error parsing override", "See https://")
+_YAML_HINTS: Final = {
+    r"'\t'": "indent with spaces, not with tabs",
+    "duplicate key": "leave one of them out",
+}
 
 
 COMPOSITION_ERRORS: Final = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
@@ -60,12 +80,19 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
             where="defaults",
             hint="look for two files that name each other in their defaults",
         )
-    text = str(exc)
     if isinstance(exc, OverrideParseException):
+        return _unparsable(exc)
+    return _by_text(exc, overrides)
+
+
+def _by_text(exc: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Return the error for what has no class of its own but is told by its words."""
+    text = str(exc)
+    if (found := _OF_HYDRA.search(text)) is not None:
         return ConfigError(
-            f"cannot be read: {text.splitlines()[0]}",
-            where=f"override '{exc.override}'",
-            hint="an override is key=value; quote what the shell would change",
+            "what Hydra itself is told holds for the whole run, so it has one value",
+            where=f"override '{found[1]}'",
+            hint="give one value; each variant has a directory of its own below hydra.sweep.dir",
         )
     causes = text + str(exc.__cause__ or "")
     if (found := _PRESENT.search(text)) is not None:
@@ -75,21 +102,62 @@ def translate(exc: Exception, overrides: Sequence[str]) -> OrchestrateError:
             hint="leave out the +, or write ++ to set it whether it is there or not",
         )
     if (found := _GROUP.search(text)) is not None:
-        return _unknown(found[1], exc)
+        file = _IN_FILE.search(text)
+        return _unknown(found[1], exc, place=f"{file[1]}.yaml" if file else "command line")
     if (found := _OVERRIDE.search(text)) is not None or _NOT_IN_STRUCT.search(causes):
         key = found[1] if found else _key_of(overrides, _NOT_IN_STRUCT.search(causes))
         return _unknown(key, exc)
+    if (found := _COMPOSING.search(text)) is not None:
+        return _uncomposable(f"{found[1]}.yaml", found[2], text)
     first = next((line for line in text.splitlines() if line.strip()), type(exc).__name__)
     where = getattr(exc, "full_key", "") or ""
+    if isinstance(exc, InterpolationResolutionError):
+        return ConfigError(decapitalized(first), where=where, hint=MEND_INTERPOLATION)
     return ConfigError(first, where=where)
 
 
+def _unparsable(exc: OverrideParseException) -> ConfigError:
+    lines = [line for line in str(exc).splitlines() if line and not line.startswith(_NO_NEWS)]
+    text = _EVALUATING.sub("", lines[0]) if lines else "it is no override"
+    if (found := _UNEXPECTED.search(text)) is not None:
+        text = f"'{found[1]}' is not expected" if found[1] != "<EOF>" else "it ends too early"
+    listed = next((line for line in lines if line.startswith("Available: ")), "")
+    functions = listed.removeprefix("Available: ").replace(",", ", ")
+    return ConfigError(
+        f"cannot be read: {decapitalized(text)}",
+        where=f"override '{exc.override}'",
+        hint=f"functions: {functions}"
+        if functions
+        else "an override is key=value; quote what the shell would change",
+    )
+
+
+def _uncomposable(file: str, said: str, text: str) -> ConfigError:
+    """Return the error for a *file* whose content does not fit; *text* has a line ``full_key``."""
+    key = next((part[1] for part in re.finditer(r"full_key: (\S+)", text)), "")
+    where = f"{key} ({file})" if key else file
+    if "with ListConfig" in said:
+        return ConfigError("is a list, but a configuration is a mapping (key: value)", where=where)
+    if (found := re.match(r"Key '([^']+)' not in '", said)) is not None:
+        return ConfigError(f"unknown key '{found[1]}'", where=where)
+    return ConfigError(f"does not fit: {decapitalized(said)}", where=where)
+
+
 def _unreadable(exc: YAMLError) -> ConfigError:
+    if isinstance(exc, ReaderError):
+        return ConfigError(
+            f"is no YAML: the character at position {exc.position} is not allowed",
+            where=shown(Path(str(exc.name))),
+            hint="remove it, or save the file as text in UTF-8",
+        )
     mark = exc.problem_mark if isinstance(exc, MarkedYAMLError) else None
     if mark is None or not isinstance(exc, MarkedYAMLError):
         return ConfigError(f"is no YAML: {str(exc).splitlines()[0]}", where="configuration")
+    problem = str(exc.problem)
     return ConfigError(
-        f"is no YAML: {exc.problem}", where=f"{shown(Path(mark.name))}, line {mark.line + 1}"
+        f"is no YAML: {problem}",
+        where=f"{shown(Path(mark.name))}, line {mark.line + 1}",
+        hint=next((hint for part, hint in _YAML_HINTS.items() if part in problem), ""),
     )
 
 
@@ -108,7 +176,7 @@ def _missing(exc: MissingConfigException) -> ConfigError:
     )
 
 
-def _unknown(key: str, exc: Exception) -> ConfigError:
+def _unknown(key: str, exc: Exception, place: str = "command line") -> ConfigError:
     if "@" in key:
         return ConfigError(
             f"there is no group '{key.partition('@')[0]}' here to override",
@@ -135,7 +203,7 @@ def _unknown(key: str, exc: Exception) -> ConfigError:
     near = nearest(name, known)
     return ConfigError(
         f"unknown key '{name}'",
-        where=f"{key} (command line)",
+        where=f"{key} ({place})",
         hint=near or (f"known keys: {', '.join(known)}" if known else str(exc).splitlines()[0]),
     )
 

@@ -16,16 +16,19 @@ from typing import Any, Final
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from orchestrator.config.matrix_rules import (
     MOST,
     Names,
     Rule,
     Setting,
+    bare,
     read_rules,
     settings,
     written,
 )
+from orchestrator.config.validate import MEND_INTERPOLATION, decapitalized
 from orchestrator.errors import ConfigError, nearest
 
 OURS: Final = "hydra_plugins.orchestrate.sweeper.OrchestrateSweeper"
@@ -136,8 +139,14 @@ def check_keys(cfg: DictConfig) -> None:
         ConfigError: an unknown key, parameters that are no mapping, or a batch of no size.
     """
     section = OmegaConf.select(cfg, "hydra.sweeper")
+    if section is not None and not isinstance(section, DictConfig):
+        raise ConfigError(
+            f"expected settings such as params, exclude and include; got {section!r}",
+            where="hydra.sweeper",
+            hint="another sweeper is chosen in a defaults list: '- override hydra/sweeper: NAME'",
+        )
     raw = OmegaConf.to_container(section, resolve=False) if section is not None else {}
-    if not isinstance(raw, dict) or raw.get("_target_") != OURS:
+    if section is None or not isinstance(raw, dict) or raw.get("_target_") != OURS:
         return
     for key in map(str, raw):
         if key not in KEYS and not key.startswith("_"):
@@ -150,6 +159,14 @@ def check_keys(cfg: DictConfig) -> None:
             where="hydra.sweeper.params",
             hint="for example {precision: 'fp32,int8'}",
         )
+    if params == {} and not raw.get("include"):
+        raise ConfigError(
+            "is empty, so the matrix is empty",
+            where="hydra.sweeper.params",
+            hint="give values, such as {precision: 'fp32,int8'}, or leave it out",
+        )
+    for key in KEYS[:3]:
+        _check_interpolations(section, key)
     size = OmegaConf.select(cfg, "hydra.sweeper.max_batch_size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ConfigError(
@@ -157,6 +174,24 @@ def check_keys(cfg: DictConfig) -> None:
             where="hydra.sweeper.max_batch_size",
             hint="leave it out: all variants are then one graph",
         )
+
+
+def _check_interpolations(section: DictConfig, key: str) -> None:
+    """Refuse what leads nowhere; resolvers such as ``${hydra:...}`` have their turn later.
+
+    Raises:
+        ConfigError: an interpolation names no key, or leads back to itself.
+    """
+    try:
+        value = section.get(key)
+        if OmegaConf.is_config(value):
+            OmegaConf.to_container(value, resolve=True)
+    except InterpolationResolutionError as exc:
+        text = str(exc).splitlines()[0]
+        if isinstance(exc, InterpolationKeyError) or text.startswith("Recursive"):
+            raise ConfigError(
+                decapitalized(text), where=f"hydra.sweeper.{key}", hint=MEND_INTERPOLATION
+            ) from exc
 
 
 def read_matrix(
@@ -187,8 +222,10 @@ def read_matrix(
             )
     rules = {kind: read_rules(kind, section.get(kind), parser) for kind in ("exclude", "include")}
     names = Names(axes, cfg, loader)
+    for key in params:
+        names.check(f"hydra.sweeper.params.{key}", [bare(str(key))], swept=False)
     for rule in [*rules["exclude"], *rules["include"]]:
-        names.check(rule)
+        names.check(rule.where, rule.pairs)
     swept = bool(params) or any(one.is_sweep_override() for one in overrides)
     return expand([values for _, values in axes.values()], **rules, swept=swept)
 
@@ -238,8 +275,11 @@ def expand(
     """
     count = math.prod(len(axis) for axis in axes)
     if count > MOST:
+        product_of = " × ".join(str(len(axis)) for axis in axes if len(axis) > 1)
         raise ConfigError(
-            f"{count} combinations are more than {MOST}", where="sweep", hint="give fewer values"
+            f"{product_of} = {count} combinations are more than {MOST}",
+            where="sweep",
+            hint="give fewer values, or list what you mean in hydra.sweeper.include",
         )
     kept: list[_Variant] = list(product(*axes)) if swept or not include else []
     combinations = len(kept)

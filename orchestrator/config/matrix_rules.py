@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +18,7 @@ from orchestrator.config.validate import field_names, is_mapping
 from orchestrator.errors import ConfigError, nearest
 
 #: So many variants are more than anybody means.
-MOST: Final = 100_000
+MOST: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,25 +180,35 @@ class Names:
         content = OmegaConf.to_container(cfg, resolve=False)
         self._content = content if isinstance(content, dict) else {}
 
-    def check(self, rule: Rule) -> None:
-        """Refuse a rule about what does not exist.
+    def check(self, where: str, names: Iterable[str], *, swept: bool = True) -> None:
+        """Refuse names of what does not exist; *where* has them.
+
+        Args:
+            where: The key of the configuration that has them.
+            names: Of groups and fields.
+            swept: The sweep's own keys are known, whatever they are.
 
         Raises:
-            ConfigError: it names an unknown group or field.
+            ConfigError: a group or field is unknown.
         """
-        for name in rule.pairs:
-            if name not in self._keys and not self._known(name.partition("@")[0]):
-                near = nearest(name, self._candidates(name))
-                shown = ", ".join(self._keys)
+        for name in names:
+            if _of_hydra(name):
+                raise ConfigError(
+                    "what Hydra itself is told holds for the whole run, not for a variant",
+                    where=where,
+                    hint=f"set {name} beside hydra.sweeper, or on the command line",
+                )
+            own = swept and name in self._keys
+            if not own and not self._known(name.partition("@")[0]):
+                near = nearest(name, [one for one in self._candidates(name) if one != name])
+                shown = ", ".join(one for one in self._keys if one != name)
                 raise ConfigError(
                     f"there is no group or field '{name}'",
-                    where=rule.where,
+                    where=where,
                     hint=near or (f"this sweep sets {shown}" if shown else ""),
                 )
 
     def _known(self, name: str) -> bool:
-        if name.split(".", maxsplit=1)[0].split("/", maxsplit=1)[0] == "hydra":
-            return False  # of the whole run, not of a variant
         if "." not in name:
             group, _, option = name.rpartition("/")
             return option in self._loader.list_groups(group) or name in field_names("")
@@ -218,6 +229,10 @@ class Names:
         fields = [f"{parent}.{field}" for field in field_names(parent)] if parent else []
         groups = [group for group in self._loader.list_groups("") if group != "hydra"]
         return [*self._keys, *groups, *fields]
+
+
+def _of_hydra(name: str) -> bool:
+    return re.split("[./]", name, maxsplit=1)[0] == "hydra"
 
 
 def _prefixes(key: str) -> Iterator[str]:

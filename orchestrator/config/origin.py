@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from orchestrator.locations import shown
+
 COMMAND_LINE = "command line"
 
 
@@ -41,12 +43,6 @@ def task_overrides(cfg: DictConfig) -> list[str]:
     node = OmegaConf.select(cfg, "hydra.overrides.task")
     texts = OmegaConf.to_container(node, resolve=False) if node is not None else []
     return [str(text) for text in texts] if isinstance(texts, list) else []
-
-
-def shown(path: Path) -> str:
-    """Return *path* relative to the current directory where it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _name(text: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.config.data import Data
 from orchestrator.config.groups import Arguments, Count, Dotted, Group
+from orchestrator.config.objective import Objective
 from orchestrator.config.tensorrt import TensorRTOptions
 
 DType = Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
@@ -336,6 +337,11 @@ class Executor(Group):
 
     name: Literal["local"] = "local"
     workers: Count | None = Field(default=None, description="Parallel actions; default: CPU cores.")
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Parallel actions are started as long as they need no more together, in GiB; "
+        "one that needs more runs alone. Default: 80 % of what the machine or its cgroup has free.",
+    )
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="An action that takes longer is ended and fails."
     )
@@ -367,6 +373,7 @@ class Config(Group):
     benchmark: Benchmark
     cache: Cache
     executor: Executor
+    objective: Objective = Field(default_factory=Objective)
     experiment: Experiment
 
 

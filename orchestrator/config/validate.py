@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, get_origin
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,9 @@ from orchestrator.errors import ConfigError, nearest
 from orchestrator.plan.secrets import Secrets
 
 PRIMARY: Final = "orchestrate"
+MEND_INTERPOLATION: Final = "give the value, or mend the interpolation"
+# What OmegaConf puts around the text of a resolver's exception.
+_RESOLVING: Final = re.compile(r"^\w+ raised while resolving interpolation: \"?(.*?)\"?$")
 # pydantic puts the tag of a discriminated union into the location; it is no key of the file.
 _DATA: Final = frozenset({"generator", "npz", "npy", "images", "callable"})
 _BACKENDS: Final = frozenset({"onnxruntime", "tensorrt"})
@@ -67,11 +71,9 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
                 node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as exc:
             key = str(getattr(exc, "full_key", None) or name)
-            message = str(exc).splitlines()[0]
+            message = _RESOLVING.sub(r"\1", str(exc).splitlines()[0])
             raise ConfigError(
-                message[0].lower() + message[1:],
-                where=_where(key, cfg),
-                hint="give the value, or mend the interpolation",
+                decapitalized(message), where=_where(key, cfg), hint=MEND_INTERPOLATION
             ) from exc
         values[str(name)] = node
     return values
@@ -111,7 +113,9 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
         return ConfigError(
             f"unknown key '{key.rpartition('.')[2]}'",
             where=where,
-            hint=nearest(str(error["loc"][-1]), names) or f"known keys: {', '.join(names)}",
+            hint=nearest(str(error["loc"][-1]), names)
+            or _packaged(error["loc"])
+            or f"known keys: {', '.join(names)}",
         )
     if kind == "missing":
         return ConfigError(
@@ -135,7 +139,21 @@ def _explain(error: Any, cfg: DictConfig) -> ConfigError:
         return ConfigError(f"expected package.module:name; {shown}", where=where)
     message = error["msg"].removeprefix("Value error, ")
     text = message.replace("Input should be ", "expected ").replace("Input ", "the value ")
+    text = re.sub("expected (greater|less) than", r"expected a number \1 than", text)
     return ConfigError(text if kind == "value_error" else f"{text}; {shown}", where=where)
+
+
+def _packaged(location: tuple[str | int, ...]) -> str:
+    """Say what an experiment's file lacks that has another group's name in it."""
+    others = {*Config.model_fields, "hydra", "defaults"}
+    if location[0] != "experiment" or location[-1] not in others:
+        return ""
+    return "a file that sets other groups needs '# @package _global_' as its first line"
+
+
+def decapitalized(text: str) -> str:
+    """Return *text* as it stands after a colon."""
+    return text[:1].lower() + text[1:]
 
 
 def _shown(value: Any, variables: list[str]) -> str:

@@ -31,8 +31,16 @@ class MismatchError(WorkerLostError):
     """The worker found another environment than was planned for."""
 
 
-def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]:
+def read_report(
+    directory: Path, code: int, action: Action, *, starved: bool | None
+) -> Mapping[str, Any]:
     """Return the report of a worker that succeeded.
+
+    Args:
+        directory: The worker's.
+        code: Its exit code, negative for a signal.
+        action: What it ran.
+        starved: Whether the kernel killed it for want of memory; None: the kernel does not tell.
 
     Raises:
         StageError: the stage refused; the same inputs would fail the same way.
@@ -45,7 +53,7 @@ def read_report(directory: Path, code: int, action: Action) -> Mapping[str, Any]
         if code == DISK_FULL:
             what = "the worker could not write its result"
             raise _no_space(action, what, directory) from None
-        raise _ended(code, action) from None
+        raise _ended(code, action, starved) from None
     if report["ok"]:
         return report
     raise _refused(report, action, directory)
@@ -167,7 +175,7 @@ def _refused(report: Mapping[str, Any], action: Action, directory: Path) -> Orch
             return StageError(message, where=where, hint="the action's log has the traceback")
 
 
-def _ended(code: int, action: Action) -> WorkerLostError:
+def _ended(code: int, action: Action, starved: bool | None) -> WorkerLostError:
     if code >= 0:
         return WorkerLostError(
             f"the worker of '{action.stage}' ended with code {code} and left no result",
@@ -177,8 +185,15 @@ def _ended(code: int, action: Action) -> WorkerLostError:
         name = signal.Signals(-code).name
     except ValueError:  # a real-time signal has a number only
         name = f"signal {-code}"
+    if starved:
+        return WorkerLostError(
+            f"the worker of '{action.stage}' was killed by the kernel for want of memory ({name})",
+            hint="set a lower executor.memory_gib or executor.workers=1, use smaller model.dims, "
+            "or more memory; what was finished is kept",
+        )
+    by = "by somebody or by the kernel for want of memory" if starved is None else "by somebody"
     causes: dict[int, str] = {
-        signal.SIGKILL: "was killed, by somebody or by the kernel for want of memory",
+        signal.SIGKILL: f"was killed {by}",
         signal.SIGSEGV: "crashed in native code",
         signal.SIGABRT: "aborted in native code",
         signal.SIGBUS: "crashed in native code",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from orchestrator.backends.base import backend
 from orchestrator.errors import OrchestrateError, StageError, StoreError, WorkerLostError
 from orchestrator.executor.attempts import Attempts
+from orchestrator.executor.claims import Claim
 from orchestrator.executor.commit import (
     MismatchError,
     commit,
@@ -23,21 +23,24 @@ from orchestrator.executor.outcome import Finished
 from orchestrator.plan.graph import Action
 from orchestrator.plan.resolve import Resolved, Resolver
 from orchestrator.plan.secrets import Secrets
-from orchestrator.store.locks import Lock
 from orchestrator.store.store import Store
 
 
 @dataclass(kw_only=True)
 class Running:
-    """A started action: its locks, its worker's directory, and when it began (monotonic, in s)."""
+    """A started action: its locks, the worker's directory, and when it began (monotonic, in s).
+
+    *alone*: nothing else is started until it ends. *seconds* is how long it took in the end.
+    """
 
     action: Action
     resolved: Resolved
-    locks: list[Lock]
+    claim: Claim
     directory: Path
     begun: float
-    exclusive: bool
+    alone: bool
     timed_out: bool = False
+    seconds: float = 0.0
 
 
 class Endings:
@@ -63,17 +66,18 @@ class Endings:
         """Whether *action* was run in this run and its worker was lost."""
         return self._attempts.count(action) > 0
 
-    def of(self, running: Running, code: int) -> Finished | None:
+    def of(self, running: Running, code: int, *, starved: bool | None) -> Finished | None:
         """Store what a worker left, or remember its failure; None: run the action again.
 
         Args:
             running: What ended; the key's lock is still held.
             code: The worker's exit code, negative for a signal.
+            starved: Whether the kernel killed it for want of memory; None: it does not tell.
 
         Raises:
             StoreError: the store's disk is full or read-only.
         """
-        action, seconds = running.action, time.monotonic() - running.begun
+        action, seconds = running.action, running.seconds
         try:
             if running.timed_out:
                 raise StageError(
@@ -88,7 +92,7 @@ class Endings:
                 running.resolved,
                 action,
                 running.directory,
-                read_report(running.directory, code, action),
+                read_report(running.directory, code, action, starved=starved),
                 replace=action.stage in self._rebuild,
                 notes=self._attempts.notes(action),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,15 +45,36 @@ class MachineLock:
             self._lock = None
 
 
-def try_device(device: str, *, alone: bool) -> Lock | None:
-    """Take the lock of a GPU, machine-wide; None while somebody's use of it forbids.
+def try_devices(devices: Sequence[str], *, alone: bool) -> tuple[str, Lock] | None:
+    """Take the lock of a GPU, machine-wide; None while somebody's use of each of them forbids.
 
     Args:
-        device: Its UUID.
-        alone: Builds and measurements hold it alone, runs share it.
+        devices: UUIDs; the first that can be had is taken.
+        alone: Builds and measurements hold it alone. Runs share it, and rather take one that is
+            idle.
+
+    Returns:
+        The UUID of the one that was taken, and its lock.
     """
+    wanted = devices if alone else sorted(devices, key=lambda name: not _is_idle(name))
+    for name in wanted:
+        lock = try_lock(_place(name), shared=not alone)
+        if lock is not None:
+            return name, lock
+    return None
+
+
+def _place(device: str) -> Path:
     name = re.sub(r"[^\w-]", "_", device)
-    return try_lock(_private_directory(_COMMON) / f"gpu-{name}.lock", shared=not alone)
+    return _private_directory(_COMMON) / f"gpu-{name}.lock"
+
+
+def _is_idle(device: str) -> bool:
+    lock = try_lock(_place(device))
+    if lock is None:
+        return False
+    lock.release()
+    return True
 
 
 def _private_directory(folder: Path | None = None) -> Path:

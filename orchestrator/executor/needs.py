@@ -21,11 +21,28 @@ _MODULES: Final = {
     "torch": ("torch",),
 }
 
+#: What every fork runs; ``importlib.metadata`` imports the parser when it is first asked.
+_WORKER: Final = ("orchestrator.executor.worker", "email.parser")
+#: What stages import when they run; the others import little, or what no fork may inherit.
+_INSIDE: Final = {
+    "canonicalize": ("orchestrator.graphs.files", "orchestrator.graphs.canonical"),
+    "cast": ("orchestrator.graphs.files", "orchestrator.numerics.half"),
+    "export": ("orchestrator.graphs.files", "orchestrator.graphs.canonical"),
+    "judge": ("orchestrator.numerics.metrics",),
+    "reference": ("orchestrator.modules.loading", "orchestrator.numerics.batches"),
+    "samples": ("orchestrator.data.take",),
+    "score": ("orchestrator.numerics.tasks",),
+    "simplify": ("orchestrator.graphs.files",),
+}
+
 
 def modules_for(actions: Iterable[Action]) -> list[str]:
     """Return the modules that *actions* need, in the order of first need."""
-    found: dict[str, None] = {}
+    found: dict[str, None] = dict.fromkeys(_WORKER)
     for action in actions:
-        for tool in find_stage(action.stage).tools_for(action.params):
+        stage = find_stage(action.stage)
+        for tool in stage.tools_for(action.params):
             found.update(dict.fromkeys(_MODULES.get(tool, ())))
+        found[stage.run.__module__] = None
+        found.update(dict.fromkeys(_INSIDE.get(stage.name, ())))
     return list(found)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from orchestrator.errors import OrchestrateError
-from orchestrator.plan.graph import Action, Variant
+from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.store.results import Result
 
 Status = Literal["ran", "cached", "shared", "failed", "skipped"]
@@ -56,11 +56,21 @@ class Outcome:
     stopped: str = ""
 
 
+class Estimates(Protocol):
+    """Tells how long actions will probably take."""
+
+    def estimate(self, action: Action) -> float:
+        """Return a guess for *action*, in seconds."""
+
+    def known(self, action: Action) -> bool:
+        """Whether the guess rests on something like *action* that ran before."""
+
+
 class Listener(Protocol):
     """Is told what happens; the live view is one."""
 
-    def planned(self, total: int) -> None:
-        """The graph has *total* actions."""
+    def planned(self, graph: Graph, estimates: Estimates, workers: int) -> None:
+        """The run of *graph* begins, with at most *workers* actions at a time."""
 
     def started(self, action: Action, variants: list[Variant]) -> None:
         """An action's worker was started."""
@@ -68,7 +78,7 @@ class Listener(Protocol):
     def progressed(self, action: Action, done: float, text: str) -> None:
         """A running action reported progress in 0..1."""
 
-    def finished(self, action: Action, finished: Finished) -> None:
+    def finished(self, action: Action, variants: list[Variant], finished: Finished) -> None:
         """An action ended, was found in the store, or was skipped."""
 
     def waiting(self, action: Action, reason: str) -> None:

@@ -32,9 +32,14 @@ _START = "import sys; from orchestrator.executor.server import main; main(int(sy
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A worker was forked; what it needs had been imported before."""
+    """A worker was forked; what it needs had been imported before.
+
+    Attributes:
+        at: When, in seconds of the monotonic clock.
+    """
 
     id: int
+    at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +53,19 @@ class Progressed:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A worker ended; *code* is its exit code, negative for a signal."""
+    """A worker ended.
+
+    Attributes:
+        code: Its exit code, negative for a signal.
+        peak_bytes: The peak resident memory of it, or of one process that it waited for. Pages that
+            it shares with the server count, too.
+        at: When, in seconds of the monotonic clock.
+    """
 
     id: int
     code: int
+    peak_bytes: int
+    at: float
 
 
 Event = Started | Progressed | Ended
@@ -178,16 +192,16 @@ class Pool:
                 cwd=self._base,
                 start_new_session=True,
             )
-        ours.send(json.dumps({"path": self._search_path}).encode())
         self._selector.register(ours, selectors.EVENT_READ, "server")
         return ours
 
     def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        if self._connection is None:
-            self._connection = self._start()
         data = json.dumps(message).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
+            if self._connection is None:
+                self._connection = self._start()
+                self._connection.send(json.dumps({"path": self._search_path}).encode())
             self._connection.sendmsg([data], rights if descriptors else [])
         except (BrokenPipeError, ConnectionResetError) as exc:
             raise self._lost() from exc
@@ -204,14 +218,15 @@ class Pool:
         message = json.loads(data)
         if message["op"] == "started":
             self._pids[message["id"]] = message["pid"]
-            return [Started(id=message["id"])]
+            return [Started(id=message["id"], at=message["at"])]
         worker = message["id"]
         self._pids.pop(worker, None)
         descriptor = self._pipes.pop(worker, None)
         if descriptor is not None:
             self._selector.unregister(descriptor)
             os.close(descriptor)
-        return [Ended(id=worker, code=message["code"])]
+        code, peak_bytes = message["code"], message["peak_bytes"]
+        return [Ended(id=worker, code=code, peak_bytes=peak_bytes, at=message["at"])]
 
     def _progress(self, worker: int, descriptor: int) -> list[Event]:
         if worker not in self._pipes:

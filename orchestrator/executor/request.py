@@ -16,9 +16,18 @@ _THREADS: Final = 1
 
 
 def request_for(
-    action: Action, resolved: Resolved, store: Store, results: Mapping[str, Result], base: Path
+    action: Action,
+    resolved: Resolved,
+    store: Store,
+    results: Mapping[str, Result],
+    base: Path,
+    device: str,
 ) -> dict[str, Any]:
-    """Return the request (JSON) of *action*, whose inputs are among *results* by action id."""
+    """Return the request (JSON) of *action*, whose inputs are among *results* by action id.
+
+    *device* is which of the action's devices it has; its worker is told where there are several.
+    """
+    chosen = {"gpu": device} if len(action.devices) > 1 else {}
     return {
         "stage": action.stage,
         "params": action.params,
@@ -33,5 +42,5 @@ def request_for(
         "base": str(base),
         "store": str(store.root),
         "threads": _THREADS,
-        "reach": action.reach,
+        "reach": {**action.reach, **chosen},
     }

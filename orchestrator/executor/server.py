@@ -20,7 +20,9 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
 MESSAGE_BYTES: Final = 1 << 16
@@ -91,12 +93,13 @@ class Server:
         watch = os.pidfd_open(pid)
         self._workers[watch] = (request["id"], pid)
         self._selector.register(watch, selectors.EVENT_READ, None)
-        self._send({"op": "started", "id": request["id"], "pid": pid})
+        self._tell("started", request["id"], pid=pid)
 
     def _become_worker(self, request: dict[str, Any], descriptors: list[int]) -> None:
         code = 70
         try:
             os.setpgid(0, 0)  # killed as one group, with whatever it starts
+            _offer_itself()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             self._selector.close()
             self._connection.close()
@@ -122,12 +125,21 @@ class Server:
         self._selector.unregister(watch)
         os.close(watch)
         _end_group(pid)  # what it started holds its locks and the machine
-        _, status = os.waitpid(pid, 0)
-        self._send({"op": "ended", "id": identity, "code": os.waitstatus_to_exitcode(status)})
+        _, status, usage = os.wait4(pid, 0)
+        code, peak_bytes = os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+        self._tell("ended", identity, code=code, peak_bytes=peak_bytes)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _tell(self, what: str, worker: int, **more: int) -> None:
+        # The parent may be busy for a while: it is told when this was, by a clock that both have.
+        message = {"op": what, "id": worker, "at": time.monotonic(), **more}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(json.dumps(message).encode())
+
+
+def _offer_itself() -> None:
+    """Let the kernel, when memory runs out, kill this worker before the server and the parent."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _end_group(pid: int) -> None:

@@ -105,7 +105,7 @@ def _run(
     for path in (*outputs.values(), scratch):
         path.mkdir(parents=True)
     sys.path.insert(0, str(base))
-    index = Index(root / "index")
+    index = Index(None)
     recorder = Recorder(
         base,
         Path(request["store"]),
@@ -136,7 +136,6 @@ def _run(
     values = execute(stage, context)
     _check_identities(files, request["identities"])
     observed = recorder.record() if stage.user_code else None
-    index.close()
     return {"ok": True, "values": values, "observed": observed, "tools": seen[0]}
 
 

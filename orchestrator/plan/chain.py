@@ -15,7 +15,7 @@ weights are refitted is built for the graph's skeleton, whatever the weights, an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.backends.base import Site, backend
@@ -25,6 +25,8 @@ from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan.graph import File, Gate, Graph, Ref, Step, Variant
 from orchestrator.plan.inputs import Files, checkpoint_params, dims_of, profiles_of
+from orchestrator.stages.base import Repeats
+from orchestrator.stages.catalogue import stage as find_stage
 
 PLAIN_RUN = {"backend": "onnxruntime", "device": "cpu", "optimization_level": "none"}
 #: Fields of the benchmark's protocol that mean nothing on a processor.
@@ -110,7 +112,7 @@ class _Chain:
                     {"engine": "torch", "precision": same, **common, **self._module_params()},
                     {"samples": samples, "onnx": onnx},
                     files=self._module_files(),
-                    device=self.way.device,
+                    devices=self.way.devices,
                 )
             )
         if available("onnxruntime"):
@@ -122,7 +124,7 @@ class _Chain:
                     "beside",
                     {"engine": "onnxruntime", "precision": same, **common},
                     {"samples": samples, "onnx": lowered if typed else onnx},
-                    device=self.way.device,
+                    devices=self.way.devices,
                 )
             )
         return found
@@ -369,12 +371,15 @@ class _Chain:
         *,
         files: Mapping[str, File] | None = None,
         unkeyed: Collection[str] = (),
-        device: str = "",
+        devices: Sequence[str] = (),
     ) -> Ref:
         runtime = params.get("target", {}).get("backend")
         reached = runtime == self.way.run["backend"]
         if reached:
             files = {**(files or {}), **self.way.files}
+            devices = self.way.devices
+        if find_stage(stage).repeats is Repeats.MEASUREMENT:
+            devices = devices[:1]  # those of one sweep are compared
         if runtime is not None:
             params = {**params, "backend_version": backend(runtime).versions[stage]}
         action = self.graph.add(
@@ -385,7 +390,7 @@ class _Chain:
             salt=self.config.cache.salt,
             unkeyed=frozenset(unkeyed),
             reach=self.way.reach if reached else None,
-            device=self.way.device if reached else device,
+            devices=devices,
         )
         self.variant.steps.append(
             Step(role=role, stage=stage, action=action, gates=len(self.variant.gates))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,8 @@ class Action:
     Attributes:
         unkeyed: Names of inputs that the worker is given but that are in no key.
         reach: How the target is reached, for the worker; in no key.
-        device: What builds and measurements must have for themselves, such as a GPU's UUID.
+        devices: UUIDs of the GPUs that serve it equally well: it runs on one of them, which builds
+            and measurements have for themselves. Empty: it needs none.
     """
 
     id: str
@@ -52,7 +53,7 @@ class Action:
     salt: str = ""
     unkeyed: frozenset[str] = frozenset()
     reach: Mapping[str, Any] = field(default_factory=dict)
-    device: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +127,12 @@ class Graph:
         salt: str = "",
         unkeyed: frozenset[str] = frozenset(),
         reach: Mapping[str, Any] | None = None,
-        device: str = "",
+        devices: Sequence[str] = (),
     ) -> str:
         """Add an action, or find the equal one that is there; return its id.
 
-        How a target is reached does not tell actions apart: either way leads to the same.
+        How a target is reached, and on which of equal devices, does not tell actions apart: either
+        way leads to the same.
         """
         inputs, files = inputs or {}, files or {}
         identity = digests.of_json(
@@ -153,7 +155,7 @@ class Graph:
                 salt=salt,
                 unkeyed=unkeyed,
                 reach=reach or {},
-                device=device,
+                devices=tuple(devices),
             )
         return identity
 
@@ -162,6 +164,6 @@ class Graph:
         found: dict[str, list[Variant]] = {identity: [] for identity in self.actions}
         for variant in self.variants:
             for step in variant.steps:
-                if variant not in found[step.action]:
+                if not found[step.action] or found[step.action][-1] is not variant:
                     found[step.action].append(variant)
         return found

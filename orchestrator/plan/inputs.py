@@ -13,11 +13,12 @@ from orchestrator.store.index import Index, identity
 
 
 class Files:
-    """Finds declared files and digests them through the index."""
+    """Finds declared files and digests them through the index, each once a batch."""
 
     def __init__(self, base: Path, index: Index) -> None:
         self.base = base
         self._index = index
+        self._found: dict[str, File] = {}
 
     def get(self, text: str, where: str) -> File:
         """Return the file or directory that *text* names.
@@ -25,6 +26,11 @@ class Files:
         Raises:
             ConfigError: it is missing or cannot be read; *where* is the config key.
         """
+        if text not in self._found:
+            self._found[text] = self._look(text, where)
+        return self._found[text]
+
+    def _look(self, text: str, where: str) -> File:
         path = resolve(text, self.base)
         try:
             state = identity(path)  # before the digest: a write in between is noticed later

@@ -10,4 +10,6 @@ _PIPE_WIDTH = 160
 def console(*, stderr: bool = False) -> Console:
     """Return a console; a pipe or a file is wide, so that tables are not cut for a reader there."""
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    if not made.file.isatty():
+        made.width = _PIPE_WIDTH
+    return made

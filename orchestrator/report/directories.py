@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from typing import Final
 
 from orchestrator.errors import ConfigError
 from orchestrator.store import digests
 
+#: The file in which a sweep's directory has its configuration.
+SWEPT: Final = "multirun.yaml"
 _MAX_NAME_BYTES = 120  # file systems take 255 bytes; names get suffixes
 
 
@@ -30,6 +35,29 @@ def make_exclusively(wanted: Path) -> Path:
         ) from exc
 
 
+@contextmanager
+def reserved(wanted: Path) -> Iterator[Path]:
+    """Make *wanted* as :func:`make_exclusively` does, and give it back when nothing came of it.
+
+    That is when the block ends with an exception and nothing but the configuration of a sweep is
+    in it; the parents that were made for it go too.
+
+    Raises:
+        ConfigError: the directory cannot be made.
+    """
+    made = [parent for parent in wanted.absolute().parents if not parent.exists()]
+    directory = make_exclusively(wanted)
+    try:
+        yield directory
+    except BaseException:
+        if {path.name for path in directory.iterdir()} <= {SWEPT}:
+            shutil.rmtree(directory)
+            with contextlib.suppress(OSError):  # another run has put something there
+                for parent in made:
+                    parent.rmdir()
+        raise
+
+
 def _make_exclusively(wanted: Path) -> Path:
     wanted.parent.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -38,19 +66,23 @@ def _make_exclusively(wanted: Path) -> Path:
         try:
             path.mkdir()
         except FileExistsError:
+            if number == 1 and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "there is a file", str(path)) from None
             number += 1
         else:
             return path.absolute()
 
 
-def variant_names(overrides: Sequence[Sequence[str]], fallbacks: Sequence[str]) -> list[str]:
+def variant_names(
+    overrides: Sequence[Sequence[str]], fallbacks: Sequence[str], shared: set[str]
+) -> list[str]:
     """Return a directory name for each variant of a run: ``precision=fp16``.
 
     Args:
-        overrides: Each variant's overrides; those that all variants share are left out.
+        overrides: Each variant's overrides.
         fallbacks: Each variant's name when nothing is left.
+        shared: What all variants of the sweep have, which is left out.
     """
-    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     texts = [
         ",".join(text.lstrip("+") for text in own if text not in shared) or fallback
         for own, fallback in zip(overrides, fallbacks, strict=True)
@@ -77,24 +109,6 @@ def _file_name(text: str) -> str:
         return name
     kept = encoded[:_MAX_NAME_BYTES].decode(errors="ignore")  # a character cut in two is dropped
     return f"{kept}-{digests.of_bytes(text.encode())[:8]}"
-
-
-def save_hydra(directory: Path, cfg: DictConfig, overrides: list[str]) -> Path:
-    """Write ``.hydra/``: configurations as they were written, so values of variables stay out.
-
-    Returns:
-        Its path, which ``hydra.output_subdir`` names.
-    """
-    folder = directory / str(cfg.hydra.output_subdir)
-    folder.mkdir(exist_ok=True)
-    task = cfg.copy()
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    OmegaConf.save(task, folder / "config.yaml")
-    hydra_only = OmegaConf.masked_copy(cfg, ["hydra"])
-    OmegaConf.save(hydra_only, folder / "hydra.yaml")
-    OmegaConf.save(OmegaConf.create(overrides), folder / "overrides.yaml")
-    return folder
 
 
 def link_artifacts(directory: Path, artifacts: Mapping[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Writes one variant's experiment directory: ``.hydra/``, manifest, links, logs; and pins it."""
+"""Writes one variant's experiment directory: ``.hydra/``, manifest, links and logs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.compose import Composed
+from orchestrator.config.composition import Point
 from orchestrator.errors import OrchestrateError
 from orchestrator.executor.outcome import Outcome
 from orchestrator.executor.server import LOG_NAME
 from orchestrator.plan.graph import Variant
 from orchestrator.plan.secrets import Secrets
-from orchestrator.report.directories import link_artifacts, save_hydra, write_logs
+from orchestrator.report.directories import link_artifacts, write_logs
 from orchestrator.report.evidence import evidence
 from orchestrator.report.manifest import build_manifest, write_manifest
+from orchestrator.report.objective import numbers, violations
 from orchestrator.report.summary import Summary, summarize
-from orchestrator.store.collection import pin
 from orchestrator.store.store import Store, explained
 
 
@@ -32,8 +32,9 @@ class VariantResult:
         directory: Its experiment directory.
         summary: Its row in the table.
         failures: Why it failed.
-        notes: What a reader should know besides: see :attr:`Variant.notes`, and evidence for a
-            precision that the audit could not determine.
+        notes: What a reader should know besides: see :attr:`Variant.notes`, what the actions have
+            noted, evidence for a precision that the audit could not determine, and which limits
+            of the objective it is beyond.
         manifest: The content of its ``manifest.json``.
     """
 
@@ -61,22 +62,23 @@ class Run:
 def write_experiment(
     run: Run,
     variant: Variant,
-    composed: Composed,
+    point: Point,
     statuses: Mapping[str, str],
     directory: Path,
 ) -> VariantResult:
-    """Fill *directory* and return the variant's result.
+    """Fill *directory*, whose artifacts are pinned, and return the variant's result.
 
     Raises:
         StoreError: the disk is full or read-only.
     """
-    artifacts = _artifacts(variant, run.outcome)
+    artifacts = artifacts_of(variant, run.outcome)
     summary = _summary(run, variant, artifacts)
     doubt = evidence(variant, run.variants, lambda one: _values(run, one))
-    notes = [*variant.notes, *([doubt] if doubt else [])]
+    told = [note for values in _values(run, variant).values() for note in values.get("notes", ())]
+    beyond = _beyond_limits(run, variant, summary)
+    notes = [*variant.notes, *dict.fromkeys(told), *([doubt] if doubt else []), *beyond]
     with explained(directory):
-        pin(run.store, directory, artifacts.values())
-        saved = save_hydra(directory, composed.config, variant.overrides)
+        saved = point.save(directory)
         manifest = {
             **build_manifest(
                 variant, run.outcome, summary, statuses, artifacts, run.secrets, run.started
@@ -101,7 +103,15 @@ def write_experiment(
     )
 
 
-def _artifacts(variant: Variant, outcome: Outcome) -> dict[str, str]:
+def _beyond_limits(run: Run, variant: Variant, summary: Summary) -> list[str]:
+    """Say which limits of the objective a variant that passed is beyond."""
+    if not summary.passed:
+        return []
+    benchmark = _values(run, variant).get("benchmark", {})
+    return violations(numbers(summary, benchmark), variant.config.objective)
+
+
+def artifacts_of(variant: Variant, outcome: Outcome) -> dict[str, str]:
     """Return the tree digest of each artifact that was made."""
     results = {
         name: (outcome.finished[ref.action].result, ref.output)

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.config.compose import Batch, VariantReturn
+from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Action
 from orchestrator.plan.reasons import History, shortened
 from orchestrator.plan.resolve import Resolved, State
-from orchestrator.report.live import label_of
+from orchestrator.report.labels import label_of
 from orchestrator.report.recorded import Recorded, makers
 from orchestrator.session import Planned, planned
 from orchestrator.stages.base import Repeats
@@ -142,7 +143,7 @@ class Explainer:
 
     def run(self, batch: Batch) -> list[VariantReturn]:
         """Explain one batch."""
-        with planned(batch.variants) as plan:
+        with planned(composition(batch)) as plan:
             self.variants += [variant.name for variant in plan.graph.variants]
             self.entries += _explain_plan(plan, self._stages)
         return [VariantReturn(passed=True) for _ in batch.variants]

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.executor.outcome import Finished
-from orchestrator.plan.graph import Action, Variant
+from orchestrator.executor.outcome import Estimates, Finished, Status
+from orchestrator.plan.graph import Action, Graph, Variant
+from orchestrator.report.labels import label_of
+from orchestrator.report.panel import fitted, panel
+from orchestrator.report.progress import Progress
 
-_MARKS: Mapping[str, tuple[str, str]] = {
+_MARKS: Final[Mapping[Status, tuple[str, str]]] = {
     "ran": ("✓", "green"),
     "cached": ("=", "cyan"),
     "shared": ("=", "cyan"),
     "failed": ("✗", "bold red"),
     "skipped": ("–", "dim"),
 }
+_REDRAWN_PER_S: Final = 4
+_TOTALS_EVERY_S: Final = 10.0
+_TICKS_WITHOUT_NEWS: Final = 6
 
 
 class LiveView:
     """Implements :class:`orchestrator.executor.outcome.Listener` on a rich console.
 
-    On a terminal, running actions are lines that move; finished ones scroll up. In a pipe, and with
-    *verbose*, every event is a plain line. *quiet* shows nothing. *hide* takes secrets out of what
-    is shown.
+    On a terminal, running actions are lines that move; finished ones scroll up. In a pipe, every
+    event is a plain line, and while nothing ends the totals tell that something goes on. With
+    *verbose*, what did not run is a line too. *quiet* shows nothing. *hide* takes secrets out of
+    what is shown.
     """
 
     def __init__(
@@ -41,89 +46,107 @@ class LiveView:
         verbose: bool = False,
         hide: Callable[[str], str] = str,
     ) -> None:
-        self._console = console
-        self._hide = hide
+        self._console, self._hide = console, hide
         self._quiet, self._verbose = quiet, verbose
-        self._moving = console.is_terminal and not quiet
-        self._running: dict[str, tuple[Action, str, float, float, str]] = {}
-        self._counts: Counter[str] = Counter()
-        self._total = 0
+        # Colours may be wanted in a file too (FORCE_COLOR); what moves may not.
+        self._moving = console.is_interactive and console.file.isatty() and not quiet
+        self._progress: Progress | None = None
         self._live: Live | None = None
+        self._totals: _Repeated | None = None
 
     def __enter__(self) -> LiveView:
         if self._moving:
             self._live = Live(
                 console=self._console,
                 get_renderable=self._render,
-                refresh_per_second=8,
+                refresh_per_second=_REDRAWN_PER_S,
                 transient=True,
             )
             self._live.start()
+        elif not self._quiet:
+            self._totals = _Repeated(self._print_totals)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
-            self._live = None
+        if self._totals is not None:
+            self._totals.stop()
 
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """How many actions ended in each status so far."""
-        return self._counts
-
-    def planned(self, total: int) -> None:
-        """Note the size of the graph."""
-        self._total = total
+    def planned(self, graph: Graph, estimates: Estimates, workers: int) -> None:
+        """Begin to count."""
+        self._progress = Progress(graph, estimates, workers)
 
     def started(self, action: Action, variants: list[Variant]) -> None:
         """Show an action that runs now."""
         label = self._hide(label_of(action, variants))
-        self._running[action.id] = (action, label, time.monotonic(), 0.0, "")
+        self._counted.started(action, label)
         if not self._moving:
-            self._line(f"[dim]…[/] {escape(label)}")
+            self._line("…", "dim", label)
 
     def progressed(self, action: Action, done: float, text: str) -> None:
         """Show how far a running action is."""
-        if action.id in self._running:
-            kept, label, begun, *_ = self._running[action.id]
-            self._running[action.id] = (kept, label, begun, done, text)
+        self._counted.progressed(action, done, self._hide(text))
 
-    def finished(self, action: Action, finished: Finished) -> None:
+    def finished(self, action: Action, variants: list[Variant], finished: Finished) -> None:
         """Show the end of an action."""
-        self._counts[finished.status] += 1
-        running = self._running.pop(action.id, None)
-        label = running[1] if running else action.stage
-        mark, style = _MARKS[finished.status]
-        if finished.status in ("ran", "failed"):
-            self._line(f"[{style}]{mark}[/] {escape(label)} [dim]{finished.seconds:.1f} s[/]")
-        elif self._verbose:
-            self._line(f"[{style}]{mark}[/] {escape(label)} [dim]{finished.status}[/]")
+        self._counted.finished(action, finished.status)
+        ran = finished.status in ("ran", "failed")
+        if ran or self._verbose:
+            mark, style = _MARKS[finished.status]
+            end = f"{finished.seconds:.1f} s" if ran else finished.status
+            self._line(mark, style, self._hide(label_of(action, variants)), end)
 
     def waiting(self, action: Action, reason: str) -> None:
         """Say that another process is in the way."""
-        self._line(f"[yellow]…[/] {action.stage} waits: {escape(reason)}")
+        self._line("…", "yellow", f"{action.stage} waits: {reason}")
 
-    def _line(self, text: str) -> None:
-        if not self._quiet:
-            self._console.print(text, highlight=False)
+    def _line(self, mark: str, style: str, label: str, end: str = "") -> None:
+        """Print one line; on a terminal a label that does not fit is cut, the end is not."""
+        if self._quiet:
+            return
+        if self._moving:
+            label = fitted(label, self._console.width - len(mark) - len(end) - 2)
+        line = Text.assemble((mark, style), f" {label}", (f" {end}" if end else "", "dim"))
+        self._console.print(line, soft_wrap=not self._moving)
+        if self._totals is not None:
+            self._totals.news = True
+
+    @property
+    def _counted(self) -> Progress:
+        assert self._progress is not None, "planned() comes first"
+        return self._progress
+
+    def _print_totals(self) -> None:
+        if self._progress is not None and self._progress.running:
+            self._console.print(f"  {self._progress.totals(time.monotonic())}", soft_wrap=True)
 
     def _render(self) -> Group:
-        table = Table.grid(padding=(0, 1))
-        now = time.monotonic()
-        for _, label, begun, done, text in self._running.values():
-            bar = ProgressBar(total=1.0, completed=done, width=16, pulse=done <= 0)
-            table.add_row(Text("  "), Text(label), bar, f"{now - begun:.0f} s", Text(text, "dim"))
-        left = self._total - sum(self._counts.values()) - len(self._running)
-        parts = [f"{count} {status}" for status, count in sorted(self._counts.items())]
-        parts += [f"{len(self._running)} running", f"{max(left, 0)} left"]
-        return Group(table, Text("  " + " · ".join(parts), "dim"))
+        if self._progress is None:
+            return Group()
+        width, height = self._console.size
+        return panel(self._progress, time.monotonic(), width=width, height=height)
 
 
-def label_of(action: Action, variants: list[Variant]) -> str:
-    """Return the action's role and for which variant, or for how many, it runs."""
-    first = variants[0]
-    roles = {step.role for step in first.steps if step.action == action.id}
-    role = sorted(roles)[0] if roles else action.stage
-    if len(variants) > 1:
-        return f"{role} · {first.config.model.name} · for {len(variants)} variants"
-    return f"{role} · {first.name}"
+class _Repeated:
+    """Calls *say* in a thread: every 10 s after news, once a minute without."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.news = False
+        self._say = say
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        ticks = 0
+        while not self._over.wait(_TOTALS_EVERY_S):
+            ticks += 1
+            if self.news or ticks >= _TICKS_WITHOUT_NEWS:
+                self.news, ticks = False, 0
+                self._say()

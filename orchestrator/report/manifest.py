@@ -14,7 +14,7 @@ from orchestrator.executor.outcome import Finished, Outcome
 from orchestrator.plan.graph import Step, Variant
 from orchestrator.plan.secrets import Secrets
 from orchestrator.report.summary import Summary
-from orchestrator.store.files import write_durably
+from orchestrator.store.files import write_atomically
 
 SCHEMA: Final = 1
 NAME: Final = "manifest.json"
@@ -67,8 +67,19 @@ def build_manifest(
 
 
 def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
-    """Write the manifest of an experiment directory."""
-    write_durably(directory / NAME, (json.dumps(content, indent=1) + "\n").encode())
+    """Write the manifest of an experiment directory; the store has all it takes to write it again.
+
+    Top-level keys, and the items of top-level lists, have a line each: it can be read, and
+    compared with ``diff``.
+    """
+    lines = [f" {json.dumps(key)}: {_item(value)}" for key, value in content.items()]
+    write_atomically(directory / NAME, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def _item(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"  {json.dumps(one)}" for one in value) + "\n ]"
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.config.compose import Batch, VariantReturn
+from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Graph
 from orchestrator.plan.reasons import History, shortened
 from orchestrator.plan.resolve import Resolved, State
-from orchestrator.report.live import label_of
+from orchestrator.report.labels import label_of
 from orchestrator.session import planned, stages_named
 from orchestrator.store.results import Result
 
@@ -43,11 +44,12 @@ class Planner:
 
     def run(self, batch: Batch) -> list[VariantReturn]:
         """Plan one batch."""
-        with planned(batch.variants, self._rebuild) as plan:
-            if batch.matrix is not None and batch.first:
-                self.matrix = plan.secrets.hide(batch.matrix.as_json())
-                self.lines = plan.secrets.hide(batch.matrix.lines())
-                self.warnings = plan.secrets.hide(batch.matrix.warnings())
+        composed = composition(batch)
+        with planned(composed, self._rebuild) as plan:
+            if composed.announcement is not None and composed.first:
+                self.matrix = plan.secrets.hide(composed.announcement.rules)
+                self.lines = plan.secrets.hide(composed.announcement.lines)
+                self.warnings = plan.secrets.hide(composed.announcement.warnings)
             results: dict[str, Result] = {}
             history = cache(lambda: History(plan.store.results))
             for action in plan.graph.actions.values():

@@ -19,7 +19,7 @@ def write_sweep(
     results: Sequence[VariantResult],
     *,
     started: float,
-    matrix: Mapping[str, Any] | None,
+    matrix: Mapping[str, Any],
     actions: Mapping[str, int],
 ) -> None:
     """Write the manifest of a sweep, which may go on: a later call replaces it.
@@ -28,8 +28,8 @@ def write_sweep(
         directory: The sweep's directory.
         results: Of all variants so far; their manifests hold no secrets.
         started: Unix time of the start.
-        matrix: :meth:`orchestrator.config.matrix.Matrix.as_json` without secrets; None where
-            another sweeper chose the variants.
+        matrix: :attr:`orchestrator.config.composition.Announcement.rules` without secrets; empty
+            where another sweeper chose the variants.
         actions: How many actions ended in each status.
     """
     write_manifest(directory, build_sweep(directory, results, started, matrix, actions))
@@ -39,13 +39,13 @@ def build_sweep(
     directory: Path,
     results: Sequence[VariantResult],
     started: float,
-    matrix: Mapping[str, Any] | None,
+    matrix: Mapping[str, Any],
     actions: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of the manifest; arguments as of :func:`write_sweep`."""
     variants = [_variant(directory, result) for result in results]
     counts = {name: sum(one["status"] == name for one in variants) for name in _STATUSES}
-    rules = dict(matrix or {})
+    rules = dict(matrix)
     return {
         "schema": SCHEMA,
         "kind": KIND,

@@ -1,20 +1,13 @@
-"""The table at the end of a run, on the terminal and as Markdown."""
+"""The table at the end of a run: its cells, and as Markdown."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from orchestrator.report.summary import Summary
 
-_LEFT = ("variant", "storage", "compute", "status")
-_STYLES = {"passed": "green", "FAILED": "bold red", "interrupted": "yellow"}
 _KIB = 1024
-_NAME_WIDTH = 9
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
@@ -52,25 +45,6 @@ def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
 def _beside(summaries: Sequence[Summary]) -> list[str]:
     """Return what was measured beside any of the variants."""
     return list(dict.fromkeys(name for summary in summaries for name in summary.beside))
-
-
-def print_table(console: Console, summaries: Sequence[Summary]) -> None:
-    """Print the table; a narrow terminal wraps the variant's name, never the numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings(summaries):
-        first = heading == "variant"
-        table.add_column(
-            heading,
-            justify="left" if heading in _LEFT else "right",
-            no_wrap=not first,
-            overflow="fold" if first else "ellipsis",
-            min_width=_NAME_WIDTH if first else None,
-        )
-    for cells in rows(summaries):
-        *values, status = cells
-        # Text, not str: a name may hold what rich would take for its markup.
-        table.add_row(*map(Text, values), Text(status, _STYLES[status]))
-    console.print(table)
 
 
 def markdown(summaries: Sequence[Summary]) -> str:

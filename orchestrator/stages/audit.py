@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.backends.base import backend, job_of, scope_of, tools_of
-from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage, Use
 
 
 def run(ctx: Context) -> Json:
@@ -42,5 +42,7 @@ STAGE: Final = Stage(
     tools=tools_of,
     scope=scope_of,
     device=Use.SHARED,
+    memory=Memory(base_mib=512, per_input=5.0),
+    seconds=1.0,
     run=run,
 )

@@ -44,6 +44,23 @@ class Use(enum.Enum):
     ALONE = "alone"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How much memory a worker needs at most, until one was measured.
+
+    Attributes:
+        base_mib: Whatever the inputs are: the interpreter, the libraries, working memory. In MiB.
+        per_input: Bytes for each byte of the input trees and declared files.
+    """
+
+    base_mib: int = 512
+    per_input: float = 3.0
+
+    def bytes_for(self, input_bytes: int) -> int:
+        """Return the bytes that a worker needs whose inputs have *input_bytes*."""
+        return (self.base_mib << 20) + int(self.per_input * input_bytes)
+
+
 class Progress(Protocol):
     """Reports how far a running action is; called from the stage, shown in the live view."""
 
@@ -69,6 +86,8 @@ class Stage:
             is recorded through ``ctx.observe`` and checked by the next plan.
         exclusive: Runs alone on the machine (benchmarks).
         device: How it uses the target's device.
+        memory: What a worker needs at most; what was measured for the same model counts instead.
+        seconds: How long it usually takes, as long as nobody has measured it.
         run: ``run(ctx) -> values``; *values* is a JSON object kept in the result.
     """
 
@@ -82,6 +101,8 @@ class Stage:
     user_code: bool = False
     exclusive: bool = False
     device: Use = Use.NONE
+    memory: Memory = Memory()
+    seconds: float = 1.0
     run: Callable[[Context], Json]
 
     def tools_for(self, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -198,6 +219,7 @@ def _stats(root: Path) -> Iterator[tuple[str, int, int]]:
 __all__ = [
     "Context",
     "Json",
+    "Memory",
     "Observations",
     "Progress",
     "Repeats",

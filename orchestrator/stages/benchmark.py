@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.backends.base import backend, job_of, scope_of, tools_of
-from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage, Use
 
 #: Raised whenever what is timed, or how, changes: measurements of two protocols are not compared.
 PROTOCOL: Final = 1
@@ -40,5 +40,7 @@ STAGE: Final = Stage(
     scope=scope_of,
     exclusive=True,
     device=Use.ALONE,
+    memory=Memory(base_mib=512, per_input=4.0),
+    seconds=3.0,
     run=run,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage, Use
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Scope, Stage, Use
 
 #: Raised whenever what is timed, or how, changes: measurements of two protocols are not compared.
 PROTOCOL: Final = 1
@@ -88,5 +88,7 @@ STAGE: Final = Stage(
     scope=Scope.CPU,  # it calls from Python: the processor decides as much as the GPU
     exclusive=True,
     device=Use.ALONE,
+    memory=Memory(base_mib=2048, per_input=5.0),
+    seconds=10.0,
     run=run,
 )

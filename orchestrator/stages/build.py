@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.backends.base import Built, backend, job_of, scope_of, tools_of
-from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage, Use
 
 
 def run(ctx: Context) -> Json:
@@ -38,5 +38,7 @@ STAGE: Final = Stage(
     tools=tools_of,
     scope=scope_of,
     device=Use.ALONE,
+    memory=Memory(base_mib=1024, per_input=5.0),
+    seconds=20.0,
     run=run,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 
 def run(ctx: Context) -> Json:
@@ -28,5 +28,7 @@ STAGE = Stage(
     inputs=("onnx",),
     outputs=("onnx",),
     tools=("onnx",),
+    memory=Memory(base_mib=256, per_input=5.0),
+    seconds=0.5,
     run=run,
 )

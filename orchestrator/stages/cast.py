@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 if TYPE_CHECKING:
     from orchestrator.numerics.half_constants import ConstantReport
@@ -89,5 +89,7 @@ STAGE = Stage(
     inputs=("onnx",),
     outputs=("onnx",),
     tools=_tools,
+    memory=Memory(base_mib=256, per_input=6.0),
+    seconds=1.0,
     run=run,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StageError
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -132,5 +132,7 @@ STAGE = Stage(
     outputs=("onnx", "provenance"),
     tools=_tools,
     user_code=True,
+    memory=Memory(base_mib=1536, per_input=6.0),
+    seconds=10.0,
     run=run,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StageError
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -73,5 +73,7 @@ STAGE = Stage(
     outputs=("onnx",),
     tools=("onnx",),
     user_code=True,
+    memory=Memory(base_mib=256, per_input=4.0),
+    seconds=1.0,
     run=run,
 )

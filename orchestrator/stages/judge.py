@@ -6,7 +6,7 @@ from typing import Final
 
 from orchestrator.errors import StageError
 from orchestrator.numerics.batches import Batch, read_batch, read_index
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Scope, Stage
 
 
 def run(ctx: Context) -> Json:
@@ -80,5 +80,7 @@ STAGE: Final = Stage(
     inputs=("reference", "outputs"),
     tools=("numpy",),
     scope=Scope.NONE,
+    memory=Memory(base_mib=256, per_input=2.0),
+    seconds=0.3,
     run=run,
 )

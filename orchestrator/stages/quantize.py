@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage, StageError
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Scope, Stage, StageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,5 +99,7 @@ STAGE = Stage(
     outputs=("onnx",),
     tools=("onnx", "onnxruntime", "numpy", "protobuf"),
     scope=Scope.CPU,
+    memory=Memory(base_mib=512, per_input=10.0),
+    seconds=5.0,
     run=run,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Scope, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,5 +59,7 @@ STAGE = Stage(
     tools=("torch",),
     scope=Scope.CPU,
     user_code=True,
+    memory=Memory(base_mib=1024, per_input=5.0),
+    seconds=2.0,
     run=run,
 )

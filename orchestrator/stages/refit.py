@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.backends.base import scope_of, tools_of
-from orchestrator.stages.base import Repeats, Stage, Use
+from orchestrator.stages.base import Memory, Repeats, Stage, Use
 from orchestrator.stages.build import run
 
 STAGE: Final = Stage(
@@ -21,5 +21,7 @@ STAGE: Final = Stage(
     tools=tools_of,
     scope=scope_of,
     device=Use.ALONE,
+    memory=Memory(base_mib=1024, per_input=4.0),
+    seconds=5.0,
     run=run,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.backends.base import backend, job_of, scope_of, tools_of
 from orchestrator.errors import StageError
 from orchestrator.numerics.batches import Batch, read_index, write_batches
-from orchestrator.stages.base import Context, Json, Repeats, Stage, Use
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage, Use
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,5 +57,7 @@ STAGE: Final = Stage(
     tools=tools_of,
     scope=scope_of,
     device=Use.SHARED,
+    memory=Memory(base_mib=512, per_input=6.0),
+    seconds=1.0,
     run=run,
 )

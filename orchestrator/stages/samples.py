@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 
 def run(ctx: Context) -> Json:
@@ -50,5 +50,7 @@ STAGE: Final = Stage(
     outputs=("samples",),
     tools=_tools,
     user_code=True,
+    memory=Memory(base_mib=256, per_input=3.0),
+    seconds=1.0,
     run=run,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import StageError, nearest
 from orchestrator.numerics.batches import read_batches, read_labels
-from orchestrator.stages.base import Context, Json, Repeats, Scope, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Scope, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,5 +110,7 @@ STAGE: Final = Stage(
     tools=("numpy",),
     scope=Scope.NONE,
     user_code=True,
+    memory=Memory(base_mib=256, per_input=3.0),
+    seconds=0.5,
     run=run,
 )

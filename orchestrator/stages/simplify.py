@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StageError, nearest
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -100,5 +100,7 @@ STAGE = Stage(
     inputs=("onnx",),
     outputs=("onnx",),
     tools=_tools,
+    memory=Memory(base_mib=512, per_input=8.0),
+    seconds=2.0,
     run=run,
 )

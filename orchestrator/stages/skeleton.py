@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.stages.base import Context, Json, Repeats, Stage
+from orchestrator.stages.base import Context, Json, Memory, Repeats, Stage
 
 
 def run(ctx: Context) -> Json:
@@ -37,5 +37,7 @@ STAGE: Final = Stage(
     inputs=("onnx",),
     outputs=("skeleton",),
     tools=("onnx", "protobuf"),
+    memory=Memory(base_mib=256, per_input=4.0),
+    seconds=0.5,
     run=run,
 )

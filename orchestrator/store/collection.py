@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,14 +65,19 @@ class Collected:
     unreadable_pins: list[str]
 
 
-def pin(store: Store, directory: Path, trees: Iterable[str]) -> None:
-    """Keep *trees* as long as the experiment directory exists.
+def pin(store: Store, experiments: Mapping[Path, Iterable[str]]) -> None:
+    """Keep the trees of each experiment as long as its directory exists.
+
+    Args:
+        store: Has the trees.
+        experiments: The digests of trees by experiment directory, at least one. One file holds
+            them all: a sweep over hundreds of variants waits for the disk once.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    name = digests.of_bytes(os.fsencode(directory))
-    content = {"directory": str(directory), "trees": sorted(set(trees))}
+    name = digests.of_bytes(os.fsencode(next(iter(experiments))))
+    content = {str(directory): sorted(set(trees)) for directory, trees in experiments.items()}
     with explained(store.root):
         write_durably(store.root / "pins" / f"{name}.json", json.dumps(content, indent=1).encode())
 
@@ -85,19 +90,29 @@ def pins(store: Store, *, prune: bool = False) -> Pins:
     found = Pins()
     for path in sorted((store.root / "pins").glob("*.json")):
         try:
-            content = json.loads(path.read_bytes())
-            trees = set(content["trees"])
-            gone = _gone(Path(content["directory"]))
-            if not all(_DIGEST.fullmatch(tree) for tree in trees):
-                raise ValueError("a pin names trees by their digests")
-        except (OSError, ValueError, KeyError, TypeError):
+            pinned = _pinned(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found.unreadable.append(path)
             continue
-        if not gone:
-            for tree in trees:
-                found.trees.update(store.trees.closure(tree))
-        elif prune:
+        for tree in pinned:
+            found.trees.update(store.trees.closure(tree))
+        if prune and not pinned:
             path.unlink(missing_ok=True)
+    return found
+
+
+def _pinned(path: Path) -> set[str]:
+    """Return what a pin keeps: the trees of the experiments that are still there.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: it cannot be read, or is damaged.
+    """
+    found: set[str] = set()
+    for directory, trees in json.loads(path.read_bytes()).items():
+        if not all(_DIGEST.fullmatch(tree) for tree in trees):
+            raise ValueError("a pin names trees by their digests")
+        if not _gone(Path(directory)):
+            found.update(trees)
     return found
 
 

@@ -62,7 +62,8 @@ class Index:
     git and ccache).
     """
 
-    def __init__(self, directory: Path, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, directory: Path | None, *, timeout_s: float = 10.0) -> None:
+        """Open nothing yet. Without a *directory* it remembers for this process only."""
         self._directory = directory
         self._timeout_s = timeout_s
         self._cache: Any = None
@@ -88,6 +89,8 @@ class Index:
 
     def get(self, key: str) -> str | None:
         """Return remembered text, or None."""
+        if self._directory is None:
+            return None
         try:
             found = self._open().get(key)
         except (sqlite3.Error, ValueError, OSError, diskcache.Timeout) as exc:
@@ -97,6 +100,8 @@ class Index:
 
     def set(self, key: str, value: str) -> None:
         """Remember text; an index that cannot be written costs time, never a result."""
+        if self._directory is None:
+            return
         try:
             self._open().set(key, value)
         except (sqlite3.Error, OSError, diskcache.Timeout) as exc:
@@ -140,6 +145,8 @@ class Index:
 
     def _discard_if_damaged(self, exc: Exception) -> bool:
         """A damaged index holds nothing that the files do not: the next use begins a new one."""
+        if self._directory is None:
+            return False
         code = getattr(exc, "sqlite_errorcode", None)
         if not isinstance(exc, ValueError) and (code is None or code & 0xFF not in _DAMAGED):
             return False
@@ -150,6 +157,7 @@ class Index:
         return True
 
     def _connect(self) -> Any:
+        assert self._directory is not None, "without a directory nothing is opened"
         self._directory.mkdir(parents=True, exist_ok=True)
         return diskcache.Cache(
             os.fspath(self._directory),

@@ -253,11 +253,12 @@ def test_an_experiment_or_a_package_stands_for_its_plan(
 def test_a_file_that_cannot_be_read(
     text: str, asked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in ([text], [text, "--json"]):
-        code, message = check(capsys, *words)
-        assert code == USAGE
-        assert message.startswith("error: ")
-        assert text in message
+    code, message = check(capsys, text)
+    assert (code, message.startswith("error: "), text in message) == (USAGE, True, True)
+    code, message = check(capsys, text, "--json")
+    event = json.loads(message)
+    assert (code, event["event"]) == (USAGE, "error")
+    assert text in event["where"] + event["message"]
 
 
 @pytest.mark.parametrize(

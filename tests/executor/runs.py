@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from orchestrator.config.schema import Config
+from orchestrator.config.schema import Config, Model
 from orchestrator.executor.local import LocalExecutor
-from orchestrator.executor.outcome import Finished, Outcome
+from orchestrator.executor.outcome import Estimates, Finished, Outcome
 from orchestrator.executor.pool import Pool
 from orchestrator.plan.graph import Action, Graph, Step, Variant
 from orchestrator.plan.observed import Observer
@@ -32,6 +32,11 @@ def image(dims, value=0.0):
     return {"image": np.full((dims["batch"], 3), value, dtype=np.float32)}
 """
 
+#: Of a configuration only the model's name is asked for: no variant here has a gate.
+CONFIG: Config = cast("Any", Config).model_construct(
+    model=cast("Any", Model).model_construct(name="user")
+)
+
 
 class Silent:
     """A listener that remembers what waited."""
@@ -39,13 +44,13 @@ class Silent:
     def __init__(self) -> None:
         self.waits: list[str] = []
 
-    def planned(self, total: int) -> None: ...
+    def planned(self, graph: Graph, estimates: Estimates, workers: int) -> None: ...
 
     def started(self, action: Action, variants: list[Variant]) -> None: ...
 
     def progressed(self, action: Action, done: float, text: str) -> None: ...
 
-    def finished(self, action: Action, finished: Finished) -> None: ...
+    def finished(self, action: Action, variants: list[Variant], finished: Finished) -> None: ...
 
     def waiting(self, action: Action, reason: str) -> None:
         self.waits.append(reason)
@@ -101,14 +106,22 @@ class Place:
 
         *more* are further settings of the executor.
         """
-        graph, ids = Graph(), {}
-        for name in functions:
-            identity = graph.add("samples", params(name))
-            ids[name] = identity
-            # No gate asks for the configuration.
-            variant = Variant(index=len(ids), name=name, config=cast("Config", None), overrides=[])
-            variant.steps.append(Step(role="samples", stage="samples", action=identity, gates=0))
-            graph.variants.append(variant)
+        graph = Graph()
+        ids = {name: add_variant(graph, name) for name in functions}
+        outcome = self.run_graph(graph, timeout_s, rebuild, workers, search_path, secrets, **more)
+        return outcome, ids
+
+    def run_graph(
+        self,
+        graph: Graph,
+        timeout_s: float | None = None,
+        rebuild: Collection[str] = (),
+        workers: int = 2,
+        search_path: Sequence[str] = sys.path,
+        secrets: Secrets | None = None,
+        **more: Any,
+    ) -> Outcome:
+        """Run a graph; *more* are further settings of the executor."""
         store = Store(self.store)
         scratch = store.begin()
         path = [one for one in search_path if one and Path(one) != self.base]
@@ -131,7 +144,7 @@ class Place:
                 rebuild=rebuild,
                 **more,
             )
-            return executor.run(), ids
+            return executor.run()
         finally:
             pool.stop()
             store.end()
@@ -140,6 +153,16 @@ class Place:
         """How often user code noted in the file *name* that it began."""
         path = self.base / name
         return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def add_variant(graph: Graph, function: str) -> str:
+    """Add a variant that calls a function of the user's module; return the action's id."""
+    identity = graph.add("samples", params(function))
+    index = len(graph.variants)
+    variant = Variant(index=index, name=function, config=CONFIG, overrides=[])
+    variant.steps.append(Step(role="samples", stage="samples", action=identity, gates=0))
+    graph.variants.append(variant)
+    return identity
 
 
 def params(function: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ Each test asks for engines that differ in the workspace's size, so that only the
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +148,31 @@ def test_one_gpu_builds_one_engine_at_a_time(built: Workplace, log: Path) -> Non
     done = built.build(*sweep, env=broken(log, "slow:0.3"))
     assert done.code == 0, done.text
     assert seen(log) == ["build", "built"] * 2
+
+
+@pytest.mark.slow
+def test_equal_gpus_build_engines_at_once(built: Workplace, tmp_path: Path, log: Path) -> None:
+    """Each build waits until both have begun; what is stored is what one GPU would have stored."""
+    uuids = [f"GPU-{uuid.uuid4()}" for _ in range(2)]
+    place = built.copied(tmp_path / "copy")
+    two = {**broken(log, f"hold:{tmp_path / 'go'}"), "STANDIN_DEVICE": devices(*uuids)}
+    two["CUDA_VISIBLE_DEVICES"] = "0,1"  # so that the toolchain is asked again
+    sweep = ("-m", *NET, "++target.workspace_mib=32,33", "executor.workers=2")
+    with running(place, *sweep, env=two) as sweeping:
+        until(lambda: seen(log) == ["build"] * 2, "both builders are at work")
+        (tmp_path / "go").touch()
+        assert finished(sweeping) == 0
+    plans = [path.read_text() for path in place.store.glob("**/engine.plan.json")]
+    assert {name for name in uuids for text in plans if name in text} == set(uuids)
+    one = {**broken(log), "STANDIN_DEVICE": devices(uuids[1]), "CUDA_VISIBLE_DEVICES": "0"}
+    again = place.build(*sweep, env=one)
+    assert again.code == 0, again.text
+    assert seen(log) == ["build"] * 2 + ["built"] * 2, "which GPU built it is in no key"
+
+
+def devices(*uuids: str) -> str:
+    """STANDIN_DEVICE for equal GPUs."""
+    return json.dumps([{"uuid": one} for one in uuids])
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.gpu.commands import REPOSITORY, Command, workplace
 from tests.gpu.rows import Rows
-from tests.gpu.steps import changes, leaks, mistakes, processes, speed, sweeps
+from tests.gpu.steps import changes, devices, leaks, mistakes, processes, speed, sweeps
 from tests.gpu.steps.check import Check, Json
 
 Step = Callable[[Check], Json]
@@ -45,6 +45,10 @@ PROCESSES: dict[str, Step] = {
     "worker killed": processes.worker_killed,
     "worker retried": processes.worker_retried,
 }
+DEVICES: dict[str, Step] = {
+    "two GPUs at once": devices.at_once,
+    "neighbour": devices.neighbour,
+}
 CHANGES: dict[str, Step] = {
     "workspace": changes.workspace,
     "weights": changes.weights,
@@ -62,6 +66,7 @@ def steps(models: Sequence[str], large: str) -> Iterator[tuple[str, Step]]:
     yield from _sweeps(models[:1])
     yield from _named("change", CHANGES)
     yield from _named("processes", PROCESSES)
+    yield from _named("devices", DEVICES)
     yield from _named("mistake", MISTAKES)
     yield from _sweeps([name for name in models[1:] if name == large])
     yield "bare latency", functools.partial(speed.latency, model=large)

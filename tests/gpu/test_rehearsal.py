@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +50,15 @@ def test_mistakes(tmp_path: Path) -> None:
 
 def test_processes(tmp_path: Path) -> None:
     assert_expected(rehearse(tmp_path, "processes", fault="slow:3"), 4)
+
+
+def test_two_gpus_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuids = [f"GPU-{uuid.uuid4()}" for _ in range(2)]
+    for count in (1, 2):
+        monkeypatch.setenv("STANDIN_DEVICE", json.dumps([{"uuid": one} for one in uuids[:count]]))
+        rows = rehearse(tmp_path / str(count), "two GPUs", fault="slow:3")
+        assert_expected(rows, 1)
+        assert ("skipped" in rows["devices: two GPUs at once"]) == (count == 1)
 
 
 def test_an_engine_that_is_not_what_was_asked_for_is_noticed(tmp_path: Path) -> None:

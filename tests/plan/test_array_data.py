@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 from orchestrator.backends.base import Site
 from orchestrator.config.compose import Composer
 from orchestrator.config.data import ArrayData, Data
+from orchestrator.config.typed import typed
 from orchestrator.plan.chain import add_variant
 from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.plan.inputs import Files
-from orchestrator.session import typed
 from orchestrator.store.index import Index
 
 

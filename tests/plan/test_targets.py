@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -104,16 +105,33 @@ def test_what_enters_which_key(override: str, roles: set[str]) -> None:
     assert changed(override) == roles
 
 
+#: A device, one that is equal to it, and a smaller one.
+UUIDS = [f"GPU-5741d177-0000-4000-8000-{number:012}" for number in (1, 2, 3)]
+THREE = json.dumps([{"uuid": UUIDS[0]}, {"uuid": UUIDS[1]}, {"uuid": UUIDS[2], "sms": 114}])
+
+
 def test_another_device_is_another_engine(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_DEVICE", THREE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     before = keys(*TARGET)
-    monkeypatch.setenv("STANDIN_DEVICE", '{"uuid": "GPU-5741d177-0000-4000-8000-000000000002"}')
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # why the probe is repeated
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     twin = keys(*TARGET)
     assert {role for role in twin if twin[role] != before[role]} == {"benchmark"}, "an equal device"
-    monkeypatch.setenv("STANDIN_DEVICE", '{"sms": 114}')
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     smaller = keys(*TARGET)
     assert {role for role in smaller if smaller[role] != before[role]} == OF_THE_ENGINE
+
+
+def test_equal_devices_serve_one_engine(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_DEVICE", THREE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    alone = keys(*TARGET)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert keys(*TARGET) == alone, "which of them it is, is in no key"
+    found = actions(*TARGET)
+    for role in ("build", "run engine", "audit"):
+        assert found[role].devices == tuple(UUIDS[:2]), role
+    assert found["benchmark"].devices == (UUIDS[0],), "those of a sweep are compared"
 
 
 def test_an_engine_is_keyed_by_what_the_worker_saw() -> None:
@@ -121,7 +139,7 @@ def test_an_engine_is_keyed_by_what_the_worker_saw() -> None:
     expect = build.params["target"]["expect"]
     assert (expect["tensorrt"], expect["device"]["name"]) == ("8.6.1", "Stand-in GPU")
     assert "uuid" not in expect["device"]
-    assert build.device == "GPU-5741d177-0000-4000-8000-000000000001"
+    assert build.devices == ("GPU-5741d177-0000-4000-8000-000000000001",)
     assert build.reach["name"] == "trt86"
     assert build.params["target"]["precision"]["flags"] == ["FP16"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.session import Planned, planned
 from orchestrator.store import digests
@@ -30,7 +31,7 @@ def compose(*overrides: str) -> Batch:
 @contextmanager
 def plan(*overrides: str, rebuild: tuple[str, ...] = ()) -> Iterator[Planned]:
     """Plan *overrides*."""
-    with planned(compose(*overrides).variants, rebuild) as found:
+    with planned(composition(compose(*overrides)), rebuild) as found:
         yield found
 
 

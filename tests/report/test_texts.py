@@ -1,4 +1,4 @@
-"""What a user wrote is shown as it is, whatever rich would take it for; secrets are not shown."""
+"""What a user wrote is shown as it is, whatever rich would take it for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import io
 
 from rich.console import Console
 
-from orchestrator.executor.outcome import Finished
-from orchestrator.plan.graph import Action, Variant
-from orchestrator.plan.secrets import Secrets
-from orchestrator.report.live import LiveView
+from orchestrator.report.printed import print_table
 from orchestrator.report.summary import Summary
-from orchestrator.report.table import markdown, print_table
-from tests.plan.variants import graph
+from orchestrator.report.table import markdown
 
 MARKUP = "a[/b] [red]c"
 
@@ -36,24 +32,3 @@ def test_the_table() -> None:
     assert [row.split()[-1] for row in rows] == ["passed", "FAILED", "interrupted"]
     assert "| x\\|y |" in markdown(summaries)
     assert markdown(summaries).endswith("| interrupted |\n")
-
-
-def test_the_live_view() -> None:
-    planned = graph()
-    action: Action = next(iter(planned.actions.values()))
-    (given,) = planned.variants
-    variant = Variant(
-        index=0, name=f"{MARKUP} correct-horse", config=given.config, overrides=given.overrides
-    )
-    console, file = written()
-    hide = Secrets({"TOKEN": "correct-horse"}).hide_text
-    with LiveView(console, hide=hide) as view:
-        view.started(action, [variant])
-        view.waiting(action, MARKUP)
-        view.finished(action, Finished(status="failed"))
-    lines = file.getvalue().splitlines()
-
-    assert len(lines) >= 3
-    assert file.getvalue().count(MARKUP) == 3
-    assert "correct-horse" not in file.getvalue()
-    assert "<env TOKEN" in lines[0]

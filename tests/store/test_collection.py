@@ -78,7 +78,7 @@ def test_pinned_trees_stay_whatever_the_budget(store: Store, tmp_path: Path) -> 
     results = four(store)
     experiment = tmp_path / "experiment"
     experiment.mkdir()
-    pin(store, experiment, [results[0].outputs["onnx"]])
+    pin(store, {experiment: [results[0].outputs["onnx"]]})
     collected = collect(store, 0)
     assert alive(store, results) == "a", "nor is the result forgotten: that would free nothing"
     assert (collected.kept_bytes, collected.removed_results) == (KIB, 3)
@@ -86,7 +86,7 @@ def test_pinned_trees_stay_whatever_the_budget(store: Store, tmp_path: Path) -> 
 
 def test_sub_trees_of_a_pinned_tree_are_pinned(store: Store, tmp_path: Path) -> None:
     made = put(store, "a", {"model.onnx": b"1", "weights": {"w": b"w" * KIB}})
-    pin(store, tmp_path, [made.outputs["onnx"]])
+    pin(store, {tmp_path: [made.outputs["onnx"]]})
     collect(store, 0)
     assert store.trees.check(made.outputs["onnx"], thorough=True) is None
 
@@ -95,7 +95,7 @@ def test_the_pin_of_a_deleted_directory_is_dropped(store: Store, tmp_path: Path)
     results = four(store)
     experiment = tmp_path / "experiment"
     experiment.mkdir()
-    pin(store, experiment, [results[0].outputs["onnx"]])
+    pin(store, {experiment: [results[0].outputs["onnx"]]})
     shutil.rmtree(experiment)
     assert pins(store).trees == set()
     collect(store, 0)
@@ -127,7 +127,7 @@ def test_the_pin_of_a_directory_that_may_not_be_looked_at_is_kept(
     """A directory below a file gives ENOTDIR, one on an unmounted or private disk EACCES."""
     results = four(store)
     (tmp_path / "file").touch()
-    pin(store, tmp_path / "file" / "experiment", [results[0].outputs["onnx"]])
+    pin(store, {tmp_path / "file" / "experiment": [results[0].outputs["onnx"]]})
     collect(store, 0)
     assert store.trees.check(results[0].outputs["onnx"]) is None
 
@@ -219,7 +219,7 @@ def test_forget_takes_a_stage_or_a_key(store: Store) -> None:
 def test_statistics_count_what_is_there(store: Store, tmp_path: Path) -> None:
     results = four(store)
     store.results.measure(result("m", stage="benchmark"))
-    pin(store, tmp_path, [results[0].outputs["onnx"]])
+    pin(store, {tmp_path: [results[0].outputs["onnx"]]})
     found = stats(store)
     assert (found.results, found.measurements, found.trees) == (4, 1, 4)
     assert (found.bytes, found.pinned_trees) == (4 * KIB, 1)
@@ -233,6 +233,6 @@ def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
 
 
 def test_a_pin_names_its_directory(store: Store, tmp_path: Path) -> None:
-    pin(store, tmp_path, ["ab" * 32, "ab" * 32])
+    pin(store, {tmp_path: ["ab" * 32, "ab" * 32]})
     (path,) = (store.root / "pins").iterdir()
-    assert json.loads(path.read_text()) == {"directory": str(tmp_path), "trees": ["ab" * 32]}
+    assert json.loads(path.read_text()) == {str(tmp_path): ["ab" * 32]}

@@ -54,7 +54,7 @@ def test_a_full_disk(small_disk: Path) -> None:
     filler = small_disk / "filler"
     fill(filler)
     with pytest.raises(StoreError, match="no space left for the store") as caught:
-        pin(store, small_disk, [])
+        pin(store, {small_disk: []})
     assert "cache gc" in caught.value.hint
     assert "everything finished so far is kept" in caught.value.hint
     with pytest.raises(StoreError, match="no space left"), explained(store.root):
@@ -91,7 +91,7 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
         for operation in (
             store.begin,
             lambda: store.lock("ab" * 32),
-            lambda: pin(store, tmp_path, []),
+            lambda: pin(store, {tmp_path: []}),
             lambda: forget(store, "export"),
             lambda: collect(store, 0),
         ):

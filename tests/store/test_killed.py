@@ -28,7 +28,7 @@ def write_forever(root: Path) -> NoReturn:
         made = store.results.put(result(name, outputs), replace=number % 3 == 0)
         store.results.measure(result("m" + name, stage="benchmark"))
         store.index.file(store.trees.path(outputs["onnx"]) / "model.onnx")
-        pin(store, root, outputs.values())
+        pin(store, {root: outputs.values()})
         if number % 7 == 0:
             store.results.forget(made.key)
             store.trees.remove(outputs["onnx"])

@@ -50,13 +50,14 @@ def main(directory: str) -> int:
 
 
 def _measured(request: Json, root: Path) -> Json:
-    from orchestrator.backends.tensorrt.worker import Clocks
+    from orchestrator.backends.tensorrt.worker import Neighbours, Nvml
 
+    nvml = Nvml(request["params"].get("uuid", ""))  # a CPU has no UUID, and no clocks
+    neighbours = Neighbours(nvml)  # before a library uses the GPU
     opened = _opener(request["params"]["engine"])
     sys.path[:] = request["path"]  # the user's, now that the libraries are imported
     engine = opened(_context(request, root))
-    clocks = Clocks(engine.facts()["machine"].get("uuid", ""))  # a CPU has no UUID, and no clocks
-    before = clocks.read()
+    before = nvml.clocks()
     with engine.running():
         rows = [row for batch in request["batches"] for row in _rows(engine, request, batch)]
     first = [row for row in rows if row["point"] == rows[0]["point"]]
@@ -66,8 +67,9 @@ def _measured(request: Json, root: Path) -> Json:
         **facts,
         "dims": rows[0]["dims"],
         "measurements": rows,
-        "clocks": {"before": before, "after": clocks.read()},
-        "driver": clocks.driver(),
+        "clocks": {"before": before, "after": nvml.clocks()},
+        "driver": nvml.driver(),
+        "neighbours": neighbours.seen(),
     }
 
 

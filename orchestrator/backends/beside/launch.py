@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from orchestrator.backends.beside import ENGINES, child
 from orchestrator.backends.beside.engine import UnavailableError
+from orchestrator.backends.neighbours import DISTURBED, noted
 from orchestrator.errors import StageError
 from orchestrator.stages.base import Context
 
@@ -29,7 +30,7 @@ def measure(ctx: Context, batches: list[Json]) -> Json:
     names a GPU it sees that one alone. What it and its libraries print goes to the action's log.
 
     Returns:
-        The values that :func:`child.main` measured.
+        The values that :func:`child.main` measured, with a note where others used the GPU.
 
     Raises:
         UnavailableError: the engine cannot be measured here.
@@ -86,5 +87,4 @@ def _values(directory: Path, code: int, said: list[str], name: str) -> Json:
         raise StageError(refused["message"], where=refused["where"], hint=refused["hint"])
     if "unavailable" in result:
         raise UnavailableError(result["unavailable"])
-    values: Json = result["values"]
-    return values
+    return noted(result["values"], DISTURBED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.backends.base import Built, Job, Json, Target
+from orchestrator.backends.neighbours import noted
 from orchestrator.backends.tensorrt.calling import (
     loaded,
     operate,
@@ -39,7 +40,8 @@ def build(model: Path, into: Path, target: Target, job: Job, more: Built) -> Jso
 
     Returns:
         ``bytes`` of the plan, ``seconds`` by phase, ``layers``, ``inputs``, ``outputs``,
-        ``warnings`` of TensorRT, ``timing_cache``, ``kept_layers``, ``calibration_batches``.
+        ``warnings`` of TensorRT, ``timing_cache``, ``kept_layers``, ``calibration_batches``; where
+        others used the GPU, ``neighbours`` and ``notes``.
 
     Raises:
         ToolchainError, WorkerLostError: TensorRT refuses it, with its own words; parser errors name
@@ -222,7 +224,7 @@ def _declared(model: Path) -> dict[str, str]:
 
 
 def _told(answer: Answer) -> Json:
-    found = dict(answer.values)
+    found = noted(answer.values, "TensorRT may have chosen slower kernels")
     found["driver"] = answer.seen.get("cuda_driver")
     return found
 

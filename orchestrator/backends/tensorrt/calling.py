@@ -29,7 +29,8 @@ def operate(
     plugins = list(sent)
     if toolchain.here:  # where they are: what they need may lie beside them ($ORIGIN)
         plugins, sent = [str(path) for path in _plugins(job)], {}
-    whole = {"expect": target["expect"], "plugins": plugins, **request}
+    chosen = {"gpu": job.reach["gpu"]} if "gpu" in job.reach else {}
+    whole = {"expect": target["expect"], "plugins": plugins, **chosen, **request}
     watch = Watch(log=job.log, progress=job.progress, locks=job.locks)
     answer = call(toolchain, whole, directory, files={**sent, **files}, watch=watch)
     return answer, directory

@@ -103,7 +103,7 @@ def way(config: Config, site: Site) -> Way:
         files=plugins,
         calibrated=lowered.calibrator is not None,
         reach={**toolchain.as_json(), "timing_cache": target.timing_cache},
-        device=probing.gpu_of(probed.seen),
+        devices=probed.devices,
         command=_command(options, profiles, lowered, version, config, plugins),
         refit=refit,
         notes=notes,

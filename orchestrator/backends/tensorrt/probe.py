@@ -60,10 +60,13 @@ class Probed:
     Attributes:
         seen: Its identity: ``tensorrt``, ``cuda_runtime``, ``device``, ….
         capabilities: What its TensorRT can do.
+        devices: UUIDs of the GPUs that it sees and that are equal in all that keys hold, the one
+            that ``target.device`` names first.
     """
 
     seen: Json
     capabilities: Json
+    devices: Sequence[str] = ()
 
     @property
     def expectation(self) -> Json:
@@ -122,7 +125,11 @@ def probe(
             )
         except (StageError, WorkerLostError) as exc:
             raise PlanError(exc.message, where=exc.where, hint=exc.hint) from exc
-    found = Probed(seen=answer.seen, capabilities=answer.values.get("capabilities") or {})
+    found = Probed(
+        seen=answer.seen,
+        capabilities=answer.values["capabilities"],
+        devices=answer.values["devices"],
+    )
     if index is not None and _stamp(toolchain, (), nvidia) == before:
         path = _strings([answer.interpreter.get("executable"), *_path(answer.interpreter)])
         stored = {
@@ -131,6 +138,7 @@ def probe(
             "stamp": _stamp(toolchain, path, nvidia),
             "seen": found.seen,
             "capabilities": found.capabilities,
+            "devices": found.devices,
         }
         index.set(key, json.dumps(stored))
     return found
@@ -179,7 +187,11 @@ def _recall(text: str | None, toolchain: Toolchain, nvidia: Path, now: float) ->
             return None
         if _stamp(toolchain, _strings(stored["path"]), nvidia) != stored["stamp"]:
             return None
-        return Probed(seen=dict(stored["seen"]), capabilities=dict(stored["capabilities"]))
+        return Probed(
+            seen=dict(stored["seen"]),
+            capabilities=dict(stored["capabilities"]),
+            devices=_strings(stored["devices"]),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

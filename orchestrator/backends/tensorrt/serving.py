@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.base import Job, Json, Target, check_outputs
+from orchestrator.backends.neighbours import DISTURBED, noted
 from orchestrator.backends.tensorrt.audit import audit_engine
 from orchestrator.backends.tensorrt.calling import loaded, operate
 from orchestrator.backends.tensorrt.failures import ToolchainError
@@ -104,7 +105,8 @@ def benchmark(model: Path, samples: Path, settings: Json, target: Target, job: J
     Returns:
         Statistics of the host's time of what was asked for (transfers and CUDA graph as set);
         ``measurements``: every combination, with ``host`` and ``event`` (CUDA events) statistics,
-        ``shapes``, ``point``, ``cuda_graph`` and ``transfers``; ``clocks``, ``machine``, ``dims``.
+        ``shapes``, ``point``, ``cuda_graph`` and ``transfers``; ``clocks``, ``machine``, ``dims``;
+        where others used the GPU, ``neighbours`` and ``notes``.
 
     Raises:
         ToolchainError, WorkerLostError: the engine does not load, or does not take the samples.
@@ -125,7 +127,7 @@ def benchmark(model: Path, samples: Path, settings: Json, target: Target, job: J
     files |= {name: samples / batch.file for name, batch in sources.items()}
     answer, _ = operate(job, target, request, files, "benchmark")
     _check_gpu(target, answer.seen)
-    found = dict(answer.values)
+    found = noted(answer.values, DISTURBED)
     for row in found["measurements"]:
         batch = sources[row["inputs"]]
         row["point"], row["dims"] = batch.point, dict(batch.dims)

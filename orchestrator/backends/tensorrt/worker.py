@@ -832,6 +832,7 @@ class Cuda:
 
 
 NO_DRIVER = "install the NVIDIA driver, or give this toolchain a GPU (docker run --gpus …)"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def _sizes(arguments: Sequence[Any]) -> str:
@@ -865,15 +866,18 @@ def device_count(cuda: Cuda) -> int:
     Raises:
         Failure: device, when there is none.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    shown = f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else ""
     try:
         count = int(cuda.call("cudaGetDeviceCount"))
+        reason = "" if count else "cudaErrorNoDevice"
     except Failure as exc:
-        raise Failure("device", f"no CUDA device{shown}: {exc.message}", NO_DRIVER) from exc
-    if count == 0:
-        raise Failure("device", f"no CUDA device is visible{shown}", NO_DRIVER)
-    return count
+        count, reason = 0, exc.message
+    if count:
+        return count
+    visible = os.environ.get(VISIBLE)
+    if visible is not None and "cudaErrorNoDevice" in reason:
+        text = f"no CUDA device: {VISIBLE}={visible!r} names none that is there"
+        raise Failure("device", text, f"unset {VISIBLE}, or name a GPU that nvidia-smi -L lists")
+    raise Failure("device", f"no CUDA device: {reason}", NO_DRIVER)
 
 
 class Buffer:
@@ -916,15 +920,26 @@ def pinned_array(address: int, dtype: str, shape: Shape) -> Array:
     return np.frombuffer(memoryview(raw), dtype).reshape(shape)
 
 
-class Clocks:
-    """What NVML says of a device now; everything is None where there is no NVML.
+class ProcessInfo(ctypes.Structure):
+    """nvml.h: ``nvmlProcessInfo_v2_t``."""
+
+    _fields_: ClassVar = [
+        ("pid", ctypes.c_uint),
+        ("used_bytes", ctypes.c_ulonglong),
+        ("gpu_instance", ctypes.c_uint),
+        ("compute_instance", ctypes.c_uint),
+    ]
+
+
+class Nvml:
+    """What NVML says of a device now; nothing, or None, where there is no NVML.
 
     Through the driver's ``libnvidia-ml.so.1``: the toolchain need not have a Python package for it.
     """
 
     # Field: NVML function, then the arguments before the result (nvml.h: NVML_CLOCK_SM 1,
     # NVML_CLOCK_MEM 2, NVML_TEMPERATURE_GPU 0).
-    QUERIES: ClassVar = {
+    CLOCKS: ClassVar = {
         "sm_clock_mhz": ("nvmlDeviceGetClockInfo", (1,)),
         "memory_clock_mhz": ("nvmlDeviceGetClockInfo", (2,)),
         "temperature_c": ("nvmlDeviceGetTemperature", (0,)),
@@ -942,10 +957,10 @@ class Clocks:
         except (OSError, AttributeError):
             return
 
-    def read(self) -> Json:
-        """Return every field of :attr:`QUERIES`, and ``throttle_reasons`` (NVML's bit mask)."""
+    def clocks(self) -> Json:
+        """Return every field of :attr:`CLOCKS`, and ``throttle_reasons`` (NVML's bit mask)."""
         fields: Json = {}
-        for field, (function, arguments) in self.QUERIES.items():
+        for field, (function, arguments) in self.CLOCKS.items():
             fields[field] = self._ask(function, ctypes.c_uint(), *arguments)
         fields["throttle_reasons"] = self._ask(
             "nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong()
@@ -959,11 +974,72 @@ class Clocks:
             return None
         return text.value.decode()
 
+    def processes(self) -> dict[int, str]:
+        """Return number → name of each process that computes on the device; '' where unknown.
+
+        In a container the numbers may be the host's, and there may be none.
+
+        Through ``_v2``, of drivers since 450: 535.43 and its next ones fill ``_v3`` with structures
+        of another size.
+        """
+        ask = getattr(self._nvml, "nvmlDeviceGetComputeRunningProcesses_v2", None)
+        count, found = ctypes.c_uint(1024), (ProcessInfo * 1024)()
+        if ask is None or ask(self._device, ctypes.byref(count), found) != 0:
+            return {}
+        return {one.pid: self._name(one.pid) for one in found[: count.value]}
+
+    def _name(self, pid: int) -> str:
+        ask = getattr(self._nvml, "nvmlSystemGetProcessName", None)
+        text = ctypes.create_string_buffer(256)
+        if ask is None or ask(ctypes.c_uint(pid), text, 256) != 0:
+            return ""
+        return os.path.basename(text.value.decode(errors="replace"))
+
     def _ask(self, function: str, value: Any, *arguments: int) -> int | None:
         asked = getattr(self._nvml, function, None)
         if asked is None or asked(self._device, *arguments, ctypes.byref(value)) != 0:
             return None
         return int(value.value)
+
+
+class Neighbours:
+    """Processes of others on the device that this one has; made before it uses the device.
+
+    NVML may list this process too, in a container under a number that only the host knows it by. So
+    what is listed before this process uses the device is not it; and what is listed later counts
+    only where this process finds itself in the list.
+    """
+
+    def __init__(self, nvml: Nvml) -> None:
+        self.nvml = nvml
+        own = family()
+        self._before = {pid: name for pid, name in nvml.processes().items() if pid not in own}
+
+    def seen(self) -> list[Json]:
+        """Return ``pid`` and ``name`` of each, of now and of the beginning."""
+        own, now = family(), self.nvml.processes()
+        found = dict(self._before)
+        if any(pid in now for pid in threads()):
+            found.update((pid, name) for pid, name in now.items() if pid not in own)
+        return [{"pid": pid, "name": name} for pid, name in sorted(found.items())]
+
+
+def threads() -> set[int]:
+    """Return the numbers of this process and its threads."""
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def family() -> set[int]:
+    """Return the numbers of this process, its threads and its ancestors."""
+    found, pid = threads(), os.getppid()
+    while pid and pid not in found:
+        found.add(pid)
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:  # it has just ended
+            break
+    return found
 
 
 # == Identity ==================================================================================
@@ -1110,6 +1186,13 @@ def device_identity(cuda: Cuda, device: int) -> Json:
     }
 
 
+def equal_devices(cuda: Cuda, device: int, count: int) -> list[str]:
+    """Return the UUIDs of *device* and of those of *count* devices that serve as well as it."""
+    every = [device_identity(cuda, number) for number in range(count)]
+    chosen = every.pop(device)
+    return [one["device"]["uuid"] for one in (chosen, *every) if not differences(chosen, one)]
+
+
 def device_uuid(raw: bytes) -> str:
     """Return 16 bytes as NVIDIA's tools write them: ``GPU-8-4-4-4-12`` hexadecimal digits."""
     text = raw.hex()
@@ -1190,6 +1273,7 @@ CALIBRATORS = {"entropy2": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCali
 # == Session ===================================================================================
 
 
+PROBE_AGAIN = "run again: the remembered probe of this toolchain is dropped"
 #: A plugin registry's list of what is registered: since 10.0, before 11.0.
 CREATOR_LISTS = ("all_creators", "plugin_creator_list")
 
@@ -1228,6 +1312,8 @@ class Session:
         self.trt: Any = None
         self.cuda: Any = None
         self.logger: Any = None
+        self.device = 0
+        self.neighbours: Any = None
 
     def open(self) -> None:
         """Import TensorRT, find the device, and hold both against what was expected.
@@ -1235,28 +1321,44 @@ class Session:
         Raises:
             Failure: missing, device, mismatch.
         """
+        if self.request.get("gpu"):  # before anything can have asked CUDA
+            os.environ[VISIBLE] = self.request["gpu"]
         self.trt = load_tensorrt()
         self.seen.update(tensorrt_identity(self.trt))
         self.cuda = load_cuda()
         self.laps.lap("import")
-        device = int(self.request.get("device", 0))
-        count = device_count(self.cuda)
-        if device >= count:
-            text = f"device {device} was asked for; {count} are visible"
-            hint = f"set target.device below {count}, or show it more (CUDA_VISIBLE_DEVICES)"
-            raise Failure("device", text, hint, where="target.device")
-        self.cuda.call("cudaSetDevice", device)
-        self.seen.update(device_identity(self.cuda, device))
+        self.device = self._device()
+        self.seen.update(device_identity(self.cuda, self.device))
         found = differences(self.request.get("expect") or {}, self.seen)
         if found:
-            raise Failure(
-                "mismatch",
-                "this is not what was planned for: " + "; ".join(found),
-                "run again: the remembered probe of this toolchain is dropped",
-                differences=found,
-            )
+            text = "this is not what was planned for: " + "; ".join(found)
+            raise Failure("mismatch", text, PROBE_AGAIN, differences=found)
+        if self.request.get("op") in ALONE:
+            self.neighbours = Neighbours(Nvml(self.seen["device"]["uuid"]))
+        self.cuda.call("cudaSetDevice", self.device)
         self.logger = make_logger(self.trt, self.log)
         self.laps.lap("open")
+
+    def _device(self) -> int:
+        """Return the device's number: with ``gpu``, a UUID, that one is all that is to be seen.
+
+        Raises:
+            Failure: device, mismatch.
+        """
+        gpu = self.request.get("gpu")
+        try:
+            count = device_count(self.cuda)
+        except Failure as exc:
+            if not gpu:
+                raise
+            text = f"the GPU {gpu} that this was planned for is not there: {exc.message}"
+            raise Failure("mismatch", text, PROBE_AGAIN) from exc
+        device = 0 if gpu else int(self.request.get("device", 0))
+        if device >= count:
+            text = f"device {device} was asked for; {count} are visible"
+            hint = f"set target.device below {count}, or show it more ({VISIBLE})"
+            raise Failure("device", text, hint, where="target.device")
+        return device
 
     def prepare(self) -> None:
         """Register TensorRT's own plugins and load the user's libraries.
@@ -3293,8 +3395,8 @@ def benchmark(session: Session) -> Json:
     """
     request, protocol = session.request, session.request["protocol"]
     sources = request["inputs"] if isinstance(request["inputs"], list) else [request["inputs"]]
-    clocks = Clocks(session.seen["device"]["uuid"])
-    before, found, note = clocks.read(), [], ""
+    nvml = session.neighbours.nvml
+    before, found, note = nvml.clocks(), [], ""
     todo = [(source, pair) for source in sources for pair in combinations(protocol)]
     with Engine(session) as engine:
         for number, (source, (graph, transfers)) in enumerate(todo):
@@ -3326,8 +3428,8 @@ def benchmark(session: Session) -> Json:
         **first[-1]["host"],
         "measurements": found,
         "cuda_graph_note": note,
-        "clocks": {"before": before, "after": clocks.read()},
-        "driver": clocks.driver(),
+        "clocks": {"before": before, "after": nvml.clocks()},
+        "driver": nvml.driver(),
     }
 
 
@@ -3496,8 +3598,9 @@ def serialized(session: Session, engine: Any) -> Any:
 
 
 def probe(session: Session) -> Json:
-    """Return what this TensorRT has; device and versions are in ``seen``."""
-    return {"capabilities": capabilities(session.trt)}
+    """Return what this TensorRT has, and its equal ``devices``; versions are in ``seen``."""
+    devices = equal_devices(session.cuda, session.device, device_count(session.cuda))
+    return {"capabilities": capabilities(session.trt), "devices": devices}
 
 
 OPERATIONS: Mapping[str, Callable[[Session], Json]] = {
@@ -3526,7 +3629,9 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
     "benchmark": ("items", "sha256", "host_code"),
     "refit": ("sha256", "host_code"),
 }
-COMMON = ("op", "expect", "device", "plugins", "log_level")
+COMMON = ("op", "expect", "device", "gpu", "plugins", "log_level")
+#: Operations that have the device for themselves: they say who used it beside them.
+ALONE = ("build", "refit", "benchmark")
 
 
 def check_request(request: Any) -> str:
@@ -3563,6 +3668,8 @@ def perform(directory: str, request: Any, channel: Channel) -> Json:
         if op != "probe":
             session.prepare()
         values = OPERATIONS[op](session)
+        if op in ALONE:
+            values["neighbours"] = session.neighbours.seen()
         channel.progress(1.0, "done")
     except Failure as exc:
         return _refusal(exc, session)

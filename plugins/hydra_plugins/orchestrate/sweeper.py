@@ -21,7 +21,7 @@ from orchestrator.config.matrix import Matrix, read_matrix
 from orchestrator.config.purity import environment
 from orchestrator.errors import ConfigError
 from orchestrator.plan.secrets import Secrets
-from orchestrator.report.directories import make_exclusively
+from orchestrator.report.directories import reserved
 
 
 class OrchestrateSweeper(Sweeper):
@@ -73,7 +73,8 @@ class OrchestrateSweeper(Sweeper):
                 with tempfile.TemporaryDirectory() as directory:
                     return self._sweep_in(self.config, Path(directory), matrix)
         wanted = Path(str(OmegaConf.select(self.config, "hydra.sweep.dir")))
-        return self._sweep_in(self.config, make_exclusively(wanted), matrix)
+        with reserved(wanted) as directory:
+            return self._sweep_in(self.config, directory, matrix)
 
     def _matrix(self, config: DictConfig, arguments: list[str]) -> Matrix:
         if self.hydra_context is None:
@@ -99,14 +100,14 @@ class OrchestrateSweeper(Sweeper):
         for first in range(0, len(matrix.variants), size):
             batch = matrix.variants[first : first + size]
             returns.append(self.launcher.launch(batch, initial_job_idx=first))
-            if any(_interrupted(one) for one in returns[-1]):
+            if any(_ends_sweep(one) for one in returns[-1]):
                 break
         return returns
 
 
-def _interrupted(job: JobReturn) -> bool:
+def _ends_sweep(job: JobReturn) -> bool:
     given = job.return_value
-    return isinstance(given, VariantReturn) and given.interrupted
+    return isinstance(given, VariantReturn) and given.ends_sweep
 
 
 # A dict, not a dataclass: Hydra executes plugin modules before it registers them in sys.modules.

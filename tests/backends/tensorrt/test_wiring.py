@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +33,19 @@ from orchestrator.stages.skeleton import STAGE as SKELETON
 from orchestrator.store.index import Index
 from tests.backends import nets
 from tests.backends.tensorrt.standin import command
+from tests.backends.tensorrt.standin.nvml import with_nvml
 from tests.backends.tensorrt.standin.project import events, make_project
 from tests.command import Workplace
 
 Array = np.ndarray[Any, Any]
 LARGE: Final = onnx_files.INLINE_LIMIT_BYTES // 4 // 64 + 1
 TRT86: Final = Toolchain(name="trt86", command=tuple(command(version="8.6.1")))
+
+
+SETTINGS: Final = {
+    "shapes": ["opt"], "warmup_ms": 1, "measure_ms": 1, "min_runs": 2, "cuda_graph": False,
+    "transfers": False,
+}  # fmt: skip
 
 
 # -- skeletons -------------------------------------------------------------------------------------
@@ -321,15 +329,31 @@ def test_a_measurement_is_of_the_gpu_it_is_called_by(
 ) -> None:
     into, wanted = empty(tmp_path), target(seen)
     build(net, into, wanted, job(tmp_path), Built())
-    settings = {
-        "shapes": ["opt"], "warmup_ms": 1, "measure_ms": 1, "min_runs": 2, "cuda_graph": False,
-        "transfers": False,
-    }  # fmt: skip
     known = {**wanted, "uuid": gpu_of(seen)}
-    assert benchmark(into, samples, settings, known, job(tmp_path))["p50_ms"] > 0
+    found = benchmark(into, samples, SETTINGS, known, job(tmp_path))
+    assert found["p50_ms"] > 0
+    assert "notes" not in found
     with pytest.raises(ToolchainError, match="and planned for GPU-other") as caught:
-        benchmark(into, samples, settings, {**wanted, "uuid": "GPU-other"}, job(tmp_path))
+        benchmark(into, samples, SETTINGS, {**wanted, "uuid": "GPU-other"}, job(tmp_path))
     assert caught.value.kind == "mismatch", "so that the remembered probe is dropped"
+
+
+def test_who_else_used_the_gpu_is_noted(
+    tmp_path: Path, net: Path, samples: Path, seen: Json
+) -> None:
+    """Through a library that has NVML's own structures."""
+    words = with_nvml(tmp_path, "4711:python;4711:python,4712,self")
+    reach = {**Toolchain(command=tuple(words)).as_json(), "timing_cache": False}
+    into, wanted = empty(tmp_path), target(seen)
+
+    built = build(net, into, wanted, replace(job(tmp_path), reach=reach), Built())
+    measured = benchmark(into, samples, SETTINGS, wanted, replace(job(tmp_path), reach=reach))
+
+    others = "2 other processes used the GPU, 4711 (python), 4712"
+    assert built["notes"] == [f"{others}: TensorRT may have chosen slower kernels"]
+    assert measured["notes"] == [f"{others}: what was measured may be too slow"]
+    assert measured["neighbours"] == [{"pid": 4711, "name": "python"}, {"pid": 4712, "name": ""}]
+    assert measured["driver"] == "580.95.05"
 
 
 def test_what_cannot_be_refitted_is_built(tmp_path: Path, samples: Path, seen: Json) -> None:

@@ -53,6 +53,7 @@ def test_what_was_asked_for_is_measured_last(
 
 
 def test_without_nvml_every_clock_is_unknown() -> None:
-    clocks = worker.Clocks("GPU-00000000-0000-0000-0000-000000000000")
-    assert set(clocks.read().values()) == {None}
-    assert clocks.read().keys() >= {"sm_clock_mhz", "temperature_c", "throttle_reasons"}
+    nvml = worker.Nvml("GPU-00000000-0000-0000-0000-000000000000")
+    assert set(nvml.clocks().values()) == {None}
+    assert nvml.clocks().keys() >= {"sm_clock_mhz", "temperature_c", "throttle_reasons"}
+    assert worker.Neighbours(nvml).seen() == []

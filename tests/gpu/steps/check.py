@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def engine_of(manifest: Mapping[str, Any]) -> Path:
 def told(timed: Timed) -> Json:
     """Return how a command ended, for a row: exit code, seconds, and what it said last."""
     lines = [line for line in timed.ran.err.splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith(("error", "FAILED", "  →", "interrupted"))]
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    errors = [one for event in events for one in event.get("failures", [event])]
+    said = [f"{one['where']}: {one['message']}" for one in errors if "where" in one]
     return {
         "code": timed.ran.code,
         "command_s": timed.seconds,

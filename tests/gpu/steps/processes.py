@@ -80,7 +80,7 @@ def parent_killed(check: Check) -> Json:
     first, second = uuid.uuid4().hex, uuid.uuid4().hex
     words = _engine(check)
     parent = check.command.start(*words, env={MARK: first})
-    _when_building(check, parent, first)
+    when_building(check, parent, first)
     parent.kill()
     parent.communicate()
     killed_at = time.monotonic()
@@ -134,7 +134,7 @@ def worker_retried(check: Check) -> Json:
 def _with_worker_killed(check: Check, words: list[str]) -> Ran:
     token = uuid.uuid4().hex
     process = check.command.start(*words, env={MARK: token})
-    for pid in _when_building(check, process, token):
+    for pid in when_building(check, process, token):
         os.kill(pid, signal.SIGKILL)
     return check.command.finished(process)
 
@@ -159,7 +159,7 @@ def _failure(ended: Ran) -> str:
     return "\n".join(one["message"] for variant in variants for one in variant["failures"])
 
 
-def _when_building(check: Check, process: subprocess.Popen[str], token: str) -> set[int]:
+def when_building(check: Check, process: subprocess.Popen[str], token: str) -> set[int]:
     """Return the marked workers once one of them is older than the check's patience.
 
     A probe is over by then, and nothing else comes before the build.

@@ -60,8 +60,8 @@ def answer(where: Path, request: dict[str, Any]) -> dict[str, Any]:
                 "hint": "install TensorRT there",
                 "log": [],
             }
-        can = {"precisions": ["fp16"]}
-        return {"ok": True, "values": {"capabilities": can}, "seen": SEEN}
+        values = {"capabilities": {"precisions": ["fp16"]}, "devices": ["GPU-1"]}
+        return {"ok": True, "values": values, "seen": SEEN}
     if op == "copy":  # every file below `from`, to `to`, upside down
         source, target = where / request["from"], where / request["to"]
         for path in sorted(p for p in source.rglob("*") if p.is_file()):

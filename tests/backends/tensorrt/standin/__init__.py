@@ -17,9 +17,11 @@ Environment of the toolchain's process:
 
 ==================  ================================================================================
 STANDIN_VERSION     the version it says it is, and whose names it has (default 8.6.1)
-STANDIN_DEVICE      JSON over the default device: name, compute_capability, uuid, sms, memory_bytes
+STANDIN_DEVICE      JSON over the default device: name, compute_capability, uuid, sms, memory_bytes;
+                    a list of such objects for several, which CUDA_VISIBLE_DEVICES chooses from
 STANDIN_FAULT       comma-separated; see :mod:`tests.backends.tensorrt.standin.settings`
 STANDIN_COUNT       a file that gets a JSON line per event: start (of a worker), build, built, refit
+STANDIN_PROCESSES   what :mod:`tests.backends.tensorrt.standin.nvml` lists, see ``nvml.c``
 ==================  ================================================================================
 """
 

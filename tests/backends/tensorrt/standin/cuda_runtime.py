@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
-from tests.backends.tensorrt.standin.settings import device, fault
+from tests.backends.tensorrt.standin.settings import device, devices, fault, use
 
 
 class cudaError_t(enum.IntEnum):
@@ -26,6 +26,7 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
+    cudaErrorNoDevice = 100
     cudaErrorLaunchFailure = 719
 
 
@@ -80,13 +81,19 @@ def _nothing(*arguments: Any) -> Done:
     return (_OK,)
 
 
-cudaSetDevice = cudaStreamSynchronize = cudaStreamDestroy = cudaGetLastError = _nothing
+cudaStreamSynchronize = cudaStreamDestroy = cudaGetLastError = _nothing
 
 
 def cudaGetDeviceCount() -> Handle:
     if fault("no_driver") is not None:
         return cudaError_t.cudaErrorInsufficientDriver, 0
-    return _OK, 1
+    count = len(devices())
+    return (_OK, count) if count else (cudaError_t.cudaErrorNoDevice, 0)
+
+
+def cudaSetDevice(number: int) -> Done:
+    use(number)
+    return (_OK,)
 
 
 def cudaRuntimeGetVersion() -> Handle:
@@ -97,7 +104,7 @@ cudaDriverGetVersion = cudaRuntimeGetVersion
 
 
 def cudaGetDeviceProperties(number: int) -> tuple[cudaError_t, Any]:
-    found = device()
+    found = devices()[number]
     return _OK, SimpleNamespace(
         name=found["name"].encode() + b"\0",
         totalGlobalMem=found["memory_bytes"],
@@ -106,7 +113,7 @@ def cudaGetDeviceProperties(number: int) -> tuple[cudaError_t, Any]:
 
 
 def cudaDeviceGetAttribute(attribute: cudaDeviceAttr, number: int) -> Handle:
-    found = device()
+    found = devices()[number]
     major, minor = found["compute_capability"].split(".")
     return _OK, int({"major": major, "minor": minor, **found}.get(attribute.value, 0))
 

@@ -9,6 +9,7 @@ kernel is TF32, whatever was asked for),
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -30,9 +31,30 @@ _DEVICE: Final[Mapping[str, Any]] = {
 }
 
 
+_used = [0]
+
+
+def devices() -> list[dict[str, Any]]:
+    """Return the properties of each device that CUDA_VISIBLE_DEVICES lets be seen, in its order."""
+    found = json.loads(os.environ.get("STANDIN_DEVICE") or "{}")
+    every = [{**_DEVICE, **one} for one in (found if isinstance(found, list) else [found])]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return every
+    named = {str(number): one for number, one in enumerate(every)}
+    named |= {one["uuid"]: one for one in every}
+    words = itertools.takewhile(lambda word: word in named, visible.split(","))
+    return [named[word] for word in words]
+
+
+def use(number: int) -> None:
+    """Make a device the one that :func:`device` returns."""
+    _used[0] = number  # CUDA has one for each thread; the worker sets it once
+
+
 def device() -> dict[str, Any]:
-    """Return the device's properties."""
-    return {**_DEVICE, **json.loads(os.environ.get("STANDIN_DEVICE") or "{}")}
+    """Return the properties of the device that is used."""
+    return devices()[_used[0]]
 
 
 def fault(name: str) -> str | None:
