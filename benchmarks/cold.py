@@ -5,8 +5,9 @@ max(critical path, exclusive time + rest / cores), from what the actions took in
 wall time is the whole command's, so it contains two things that are no action's: *start* (the
 interpreter, composing and planning all variants) and *imports* (what the server imports before it
 can fork the first export; timed by itself, in a process that does nothing else). The ratio is
-printed with and without them. *end*, from the last action to the end of the command (experiment
-directories, the table), is in both.
+printed with and without them; the one without is what scheduling and isolation cost, the other what
+a user waits. *end*, from the last action to the end of the command (experiment directories, the
+table), is in both.
 
 One variant is timed beside :mod:`benchmarks.plain`, which makes the same library calls in one
 process, in turns so that drift meets both alike; and with one worker, which is what isolation,
@@ -196,8 +197,11 @@ def main() -> None:
             ours.wall_s / theirs.wall_s
             for ours, theirs in zip(spent["orchestrate"], spent["plain script"], strict=True)
         ]
-        print(f"One variant from an empty store, medians of {options.rounds} rounds ", end="")
-        print(f"(median of the rounds' ratios: {statistics.median(ratios):.2f}):\n")
+        print(
+            f"One variant from an empty store, medians of {options.rounds} rounds (median of the "
+            f"rounds' ratios: {statistics.median(ratios):.2f}; memory is that of the largest "
+            "process):\n"
+        )
         print(table(spent, "plain script"))
 
 

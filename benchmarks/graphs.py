@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Graph
 from orchestrator.session import planned

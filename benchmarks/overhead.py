@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from benchmarks.timing import ORCHESTRATE, Place, machine, wall_s
+from benchmarks.unchanged_sweep import sweep
 from orchestrator.config.schema import Config, Model
 from orchestrator.executor.local import LocalExecutor
 from orchestrator.executor.outcome import Estimates, Finished
@@ -30,7 +31,7 @@ from orchestrator.plan.resolve import Resolver
 from orchestrator.plan.secrets import Secrets
 from orchestrator.store.store import Store
 
-#: Prints the seconds that each of a number of processes took.
+#: Prints the seconds of each of a number of processes, on average.
 BARE: Final = """\
 import multiprocessing, sys, time
 
@@ -46,10 +47,11 @@ if __name__ == "__main__":
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
     once(context)
-    for number in range(int(sys.argv[1])):
-        begun = time.perf_counter()
+    count = int(sys.argv[1])
+    begun = time.perf_counter()
+    for number in range(count):
         once(context)
-        print(time.perf_counter() - begun)
+    print((time.perf_counter() - begun) / count)
 """
 #: Of a configuration only the model's name is asked for: no variant here has a gate.
 _CONFIG: Final[Config] = cast("Any", Config).model_construct(
@@ -155,7 +157,7 @@ def actions(folder: Path) -> Iterator[Actions]:
 
 
 def bare(place: Place, count: int) -> float:
-    """Return the median seconds of *count* processes that do nothing.
+    """Return the seconds of each of *count* processes that do nothing, on average.
 
     Raises:
         subprocess.CalledProcessError: one failed.
@@ -170,7 +172,7 @@ def bare(place: Place, count: int) -> float:
         stdout=subprocess.PIPE,
         text=True,
     )
-    return statistics.median(map(float, told.stdout.split()))
+    return float(told.stdout)
 
 
 def peak_bytes(place: Place, command: Sequence[str]) -> int:
@@ -204,12 +206,6 @@ def _high_water(pid: int) -> int:
     return 0
 
 
-def sweep(variants: int) -> list[str]:
-    """Return the words of a sweep of *variants* variants, an even number, that share all work."""
-    limits = ",".join(f"{1e-3 + number * 1e-6:.6f}" for number in range(variants // 2))
-    return ["-m", "precision=fp32,fp16", f"compare.min_variation={limits}", "benchmark=none"]
-
-
 def measure_actions(rounds: int, count: int) -> None:
     """Measure and print what an action costs beside a bare process."""
     ours, theirs = [], []
@@ -221,7 +217,7 @@ def measure_actions(rounds: int, count: int) -> None:
                 ours.append(made.run(count))
                 theirs.append(bare(place, count))
     unit = statistics.median(theirs)
-    print(f"Trivial actions, {count} in each of {rounds} rounds, medians:\n")
+    print(f"Trivial actions, means of {count}, medians of {rounds} rounds:\n")
     print("| one process | ms | / bare |\n|---|--:|--:|")
     print(f"| bare forkserver process, torch imported | {unit * 1e3:.1f} | 1.00 |")
     median = statistics.median(ours)
@@ -238,13 +234,15 @@ def measure_help(rounds: int) -> None:
 
 def measure_memory(variants: int) -> None:
     """Measure and print the parent's peak memory in a large sweep, from nothing and unchanged."""
-    print(f"| parent, {variants} variants | peak MB |\n|---|--:|")
+    print(f"| parent, {variants} variants | peak MB | seconds |\n|---|--:|--:|")
     with tempfile.TemporaryDirectory() as name:
         place = Place(folder=Path(name))
-        command = [*ORCHESTRATE, *sweep(variants)]
+        command = [*ORCHESTRATE, *sweep(variants, None)]
         for label in ("from an empty store", "unchanged"):
             print(f"{variants} variants, {label}", file=sys.stderr, flush=True)
-            print(f"| {label} | {peak_bytes(place, command) / 1e6:.0f} |")
+            begun = time.perf_counter()
+            peak = peak_bytes(place, command) / 1e6
+            print(f"| {label} | {peak:.0f} | {time.perf_counter() - begun:.1f} |")
 
 
 def main() -> None:

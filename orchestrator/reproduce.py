@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import orchestrator
-from orchestrator.config.compose import Batch
+from orchestrator.config.batch import Batch
 from orchestrator.config.saved import directory_of, saved, with_store, without_measurements
 from orchestrator.config.typed import composition
 from orchestrator.errors import UsageError

@@ -13,7 +13,7 @@ from orchestrator.store.index import Index
 from orchestrator.store.store import default_directory
 
 if TYPE_CHECKING:
-    from orchestrator.config.compose import Batch, VariantReturn
+    from orchestrator.config.batch import Batch, VariantReturn
     from orchestrator.config.composition import Composition
     from orchestrator.config.objective import Objective
     from orchestrator.report.experiment import VariantResult
@@ -32,7 +32,8 @@ def run(
     Raises:
         ConfigError, PlanError, StoreError: as of :func:`orchestrator.api.build`.
     """
-    from orchestrator.config.compose import BatchTask, Composer
+    from orchestrator.config.batch import BatchTask
+    from orchestrator.config.compose import Composer
     from orchestrator.config.typed import composition
 
     def task(batch: Batch) -> list[VariantReturn]:
@@ -80,7 +81,7 @@ def run_remembering(
 
 
 def _run_recorded(session: Session, request: Request, directory: Path | None, index: Index) -> None:
-    from orchestrator.config.compose import BatchTask
+    from orchestrator.config.batch import BatchTask
     from orchestrator.config.recording import RecordingComposer
     from orchestrator.config.remember import remember
     from orchestrator.config.typed import composition
@@ -94,7 +95,11 @@ def _run_recorded(session: Session, request: Request, directory: Path | None, in
         return _returned(session, composed, found)
 
     with RecordingComposer(directory, request.config_name) as composer:
-        composer.run(request.overrides, BatchTask(run=task), multirun=request.multirun)
+        composer.run(
+            request.overrides,
+            BatchTask(run=task, settling=composer.recording.strict),
+            multirun=request.multirun,
+        )
 
 
 def _returned(
@@ -108,7 +113,7 @@ def _returned(
 
 
 def _variant(result: VariantResult, objective: Objective, *, fail_fast: bool) -> VariantReturn:
-    from orchestrator.config.compose import VariantReturn
+    from orchestrator.config.batch import VariantReturn
     from orchestrator.report.objective import trial_value
 
     value, error = None, None

@@ -93,7 +93,8 @@ def _explain(directory: Path, options: argparse.Namespace) -> int:
 
 
 def _explain_run(options: argparse.Namespace) -> int:
-    from orchestrator.config.compose import BatchTask, Composer
+    from orchestrator.config.batch import BatchTask
+    from orchestrator.config.compose import Composer
     from orchestrator.report.console import console
     from orchestrator.report.explain import Explainer, print_explained
 

@@ -26,7 +26,8 @@ def main(words: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from orchestrator.config.compose import BatchTask, Composer
+    from orchestrator.config.batch import BatchTask
+    from orchestrator.config.compose import Composer
     from orchestrator.report.console import console
     from orchestrator.report.plan import Planner, print_plan
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,71 +26,18 @@ from hydra.types import HydraContext, RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from orchestrator.config.batch import Batch, BatchTask, Composed, VariantReturn
 from orchestrator.config.hydra_errors import COMPOSITION_ERRORS, translate, undecodable, unusable
-from orchestrator.config.matrix import Matrix, check_keys, declares_matrix
+from orchestrator.config.matrix import check_keys, declares_matrix
 from orchestrator.config.origin import task_overrides
 from orchestrator.config.searching import told
 from orchestrator.config.validate import PRIMARY
-from orchestrator.errors import ConfigError, OrchestrateError
+from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 
 # What Hydra's own hydra/output/default.yaml says (1.3).
 _HYDRAS_SUBDIR: Final = "${hydra.job.num}"
 LAUNCHER: Final = "hydra_plugins.orchestrate.launcher.OrchestrateLauncher"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Composed:
-    """One variant as Hydra composed it, ``hydra`` section included."""
-
-    index: int
-    config: DictConfig
-    overrides: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """All variants of one run.
-
-    Attributes:
-        sweep: A multirun; a single run otherwise.
-        directory: ``hydra.run.dir`` or ``hydra.sweep.dir``, resolved, not yet made.
-        hydra: The composed configuration that the directory belongs to.
-        matrix: How the variants of a whole sweep came about, of which this may be a part; None for
-            a single run.
-    """
-
-    variants: list[Composed]
-    sweep: bool
-    directory: Path
-    hydra: DictConfig
-    matrix: Matrix | None = None
-
-    @property
-    def first(self) -> bool:
-        """Whether no other batch of its sweep came before."""
-        return not self.variants or self.variants[0].index == 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantReturn:
-    """What a batch gives back for each variant.
-
-    Attributes:
-        passed: It was built, and every gate was passed.
-        value: What ``objective.value`` names, one number or several; None for a failed trial.
-        error: Why there is no value; of a variant that failed, why.
-        directory: Its experiment directory.
-        interrupted: The run ended before it was settled.
-        ends_sweep: No further batch is wanted.
-    """
-
-    passed: bool
-    value: float | tuple[float, ...] | None = None
-    error: OrchestrateError | None = None
-    directory: Path | None = None
-    interrupted: bool = False
-    ends_sweep: bool = False
 
 
 def refuse_foreign(cfg: DictConfig) -> None:
@@ -115,38 +61,6 @@ def refuse_foreign(cfg: DictConfig) -> None:
         where="hydra/launcher",
         hint=hint,
     )
-
-
-@dataclass(kw_only=True)
-class BatchTask:
-    """The task function that Hydra carries to our launcher; it takes whole batches.
-
-    A *dry* task makes no directories. It is *declared* when the configuration makes it a sweep,
-    without ``-m``. Our sweeper leaves its *matrix* here, which stays None under another one; for
-    that, our launcher leaves the sweep's *directory*. What a batch *raised* is no sweeper's fault.
-    """
-
-    run: Callable[[Batch], list[VariantReturn]]
-    dry: bool = False
-    declared: bool = False
-    matrix: Matrix | None = None
-    directory: Path | None = None
-    raised: Exception | None = None
-    returns: list[VariantReturn] = field(default_factory=list)
-
-    def __call__(self, _: DictConfig) -> Any:
-        """Refuse to run one job at a time."""
-        raise AssertionError("refuse_foreign() leaves our launcher only, which calls launch()")
-
-    def launch(self, batch: Batch) -> list[VariantReturn]:
-        """Run one batch; a sweeper may send several."""
-        try:
-            found = self.run(replace(batch, matrix=self.matrix))
-        except Exception as exc:
-            self.raised = exc
-            raise
-        self.returns += found
-        return found
 
 
 @contextmanager
@@ -329,24 +243,32 @@ def _register_plugins() -> None:
 def run_with_callbacks(batch: Batch, task: BatchTask, callbacks: Callbacks) -> list[JobReturn]:
     """Run a batch between Hydra's job callbacks; a failed variant is a value, no exception."""
     for variant in batch.variants:
-        _refuse_unsupported(variant.config)
-        callbacks.on_job_start(config=variant.config, task_function=task)
+        if isinstance(variant, Composed):
+            refuse_unsupported(variant.config)
+            callbacks.on_job_start(config=variant.config, task_function=task)
     returns = []
     for variant, given in zip(batch.variants, task.launch(batch), strict=True):
         job = JobReturn()
         job.overrides = variant.overrides
-        job.cfg = without_hydra(variant.config)
-        job.hydra_cfg = variant.config
+        if isinstance(variant, Composed):
+            job.cfg = without_hydra(variant.config)
+            job.hydra_cfg = variant.config
         job.working_dir = str(given.directory or Path.cwd())
         job.task_name = "orchestrate"
         job.status = JobStatus.COMPLETED
         job.return_value = given
-        callbacks.on_job_end(config=variant.config, job_return=job)
+        if isinstance(variant, Composed):
+            callbacks.on_job_end(config=variant.config, job_return=job)
         returns.append(job)
     return returns
 
 
-def _refuse_unsupported(cfg: DictConfig) -> None:
+def refuse_unsupported(cfg: DictConfig) -> None:
+    """Refuse what Hydra would do for each job in a process of its own.
+
+    Raises:
+        ConfigError: the composed configuration asks for it.
+    """
     job = cfg.hydra.job
     if job.env_set:
         raise ConfigError(

@@ -43,9 +43,10 @@ def check_purity(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a keyed field, directly or through another field, uses an impure resolver.
     """
+    raw = _raw(cfg)
     for group in _KEYED:
-        for key, text in _referenced(cfg, group):
-            resolver = _impure(cfg, key, text, seen=set())
+        for key, text in _referenced(raw, group):
+            resolver = _impure(raw, key, text, seen=set())
             if resolver is not None:
                 reason = _REASONS.get(
                     resolver, "is not known to give the same value for the same configuration"
@@ -62,7 +63,11 @@ def environment(configs: Iterable[DictConfig]) -> dict[str, str]:
 
     The order is the same in every process: what replaces values in keys must not depend on it.
     """
-    names = {name for cfg in configs for name in environment_names(cfg)}
+    return environment_of_names({name for cfg in configs for name in environment_names(cfg)})
+
+
+def environment_of_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the environment variables *names* with their values, in the order of the longest."""
     values = {name: os.environ.get(name, "") for name in names}
     return dict(sorted(values.items(), key=lambda item: (-len(item[1]), item[0])))
 
@@ -71,8 +76,8 @@ def environment_names(cfg: DictConfig) -> set[str]:
     """Return the environment variables that a configuration reads through ``oc.env``."""
     return {
         name
-        for root in cfg
-        for _, text in _texts(cfg, str(root))
+        for root, value in _raw(cfg).items()
+        for _, text in _leaves(value, str(root))
         for name in _ENVIRONMENT.findall(text)
     }
 
@@ -80,9 +85,9 @@ def environment_names(cfg: DictConfig) -> set[str]:
 def environment_of(cfg: DictConfig, key: str) -> list[str]:
     """Return the variables that the field *key* reads, directly or through other fields."""
     found: dict[str, None] = {}
-    queue, seen = [key], {key}
+    raw, queue, seen = _raw(cfg), [key], {key}
     while queue:
-        for place, text in _referenced(cfg, queue.pop()):
+        for place, text in _referenced(raw, queue.pop()):
             found.update(dict.fromkeys(_ENVIRONMENT.findall(text)))
             targets = [_absolute(place, one) for one in _references(text)]
             queue += [target for target in targets if target not in seen]
@@ -90,15 +95,14 @@ def environment_of(cfg: DictConfig, key: str) -> list[str]:
     return list(found)
 
 
-def _texts(cfg: DictConfig, root: str) -> Iterator[tuple[str, str]]:
-    """Yield dotted key and unresolved text of every leaf below *root* that interpolates."""
-    raw = OmegaConf.to_container(cfg, resolve=False)
-    if not isinstance(raw, dict):
-        return
-    yield from _leaves(raw.get(root), root)
+def _raw(cfg: DictConfig) -> dict[Any, Any]:
+    """Return a configuration as it was written: interpolations are texts."""
+    found = OmegaConf.to_container(cfg, resolve=False)
+    return found if isinstance(found, dict) else {}
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield dotted key and unresolved text of every leaf below *value* that interpolates."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _leaves(item, f"{key}.{name}")
@@ -109,7 +113,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _impure(cfg: DictConfig, key: str, text: str, seen: set[str]) -> str | None:
+def _impure(raw: Any, key: str, text: str, seen: set[str]) -> str | None:
     for resolver in _RESOLVER.findall(text):
         if resolver not in PURE:
             return str(resolver)
@@ -123,8 +127,8 @@ def _impure(cfg: DictConfig, key: str, text: str, seen: set[str]) -> str | None:
         if target in seen:
             continue
         seen.add(target)
-        for other, inner in _referenced(cfg, target):
-            found = _impure(cfg, other, inner, seen)
+        for other, inner in _referenced(raw, target):
+            found = _impure(raw, other, inner, seen)
             if found is not None:
                 return found
     return None
@@ -146,8 +150,8 @@ def _absolute(key: str, reference: str) -> str:
     return ".".join([*parents, reference.lstrip(".")])
 
 
-def _referenced(cfg: DictConfig, key: str) -> list[tuple[str, str]]:
-    node: Any = OmegaConf.to_container(cfg, resolve=False)
+def _referenced(raw: Any, key: str) -> list[tuple[str, str]]:
+    node = raw
     for part in key.split("."):
         if isinstance(node, dict) and part in node:
             node = node[part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Final
@@ -17,14 +17,14 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.config.compose import Batch
+from orchestrator.config.batch import Batch, Composed, Settled
 from orchestrator.config.composition import Composition
 from orchestrator.config.recording import Recording, RecordingComposer
 from orchestrator.config.remembered import HERE, MARK, SAVED, Request, encoded
 from orchestrator.config.schema import Config
 from orchestrator.config.seen import kind
 from orchestrator.config.surroundings import surroundings
-from orchestrator.config.typed import logging_of, place, saved_texts, verbose_of
+from orchestrator.config.typed import logging_of, place, saved_texts, sources_of, verbose_of
 from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 from orchestrator.store import digests
@@ -61,19 +61,12 @@ def remember(
     recording = composer.recording
     try:
         _doubt_plugins(recording)
-        _doubt_sources(recording, [batch.hydra, *(one.config for one in batch.variants)])
+        _doubt_sources(recording, batch)
         _doubt_sweep(recording, batch)
         for folder in request.folders:  # an empty one is asked for nothing, but must be there
             recording.seen.kinds.setdefault(folder, kind(folder))
         content = None if recording.doubts else _content(recording, batch, composed)
-    except (
-        ConfigError,
-        OmegaConfBaseException,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-    ) as exc:
+    except (ConfigError, OmegaConfBaseException, *_NO_JSON) as exc:
         recording.doubt(f"a part of the hydra section does not resolve ({type(exc).__name__})")
         content = None
     finally:
@@ -95,12 +88,15 @@ def _doubt_plugins(recording: Recording) -> None:
                 recording.doubt(f"what the plugin {plugin.__name__} does depends on its own code")
 
 
-def _doubt_sources(recording: Recording, composed: Sequence[DictConfig]) -> None:
-    for cfg in composed:
-        for source in cfg.hydra.runtime.config_sources:
-            known = source.schema in ("file", "structured") or source.path == "hydra.conf"
-            if not known:
-                recording.doubt(f"the search path has {source.schema}://{source.path}")
+def _doubt_sources(recording: Recording, batch: Batch) -> None:
+    found = {source for one in batch.variants for source in _sources(one)}
+    for schema, path in sorted({*found, *sources_of(batch.hydra)}):
+        if schema not in ("file", "structured") and path != "hydra.conf":
+            recording.doubt(f"the search path has {schema}://{path}")
+
+
+def _sources(one: Composed | Settled) -> list[tuple[str, str]]:
+    return one.sources if isinstance(one, Settled) else sources_of(one.config)
 
 
 def _doubt_sweep(recording: Recording, batch: Batch) -> None:
@@ -119,9 +115,10 @@ def _doubt_sweep(recording: Recording, batch: Batch) -> None:
 def _content(recording: Recording, batch: Batch, composed: Composition) -> dict[str, Any] | None:
     with recording.strict():
         for one in batch.variants:
-            for root in one.config:
-                if root != "hydra":
-                    _plain(one.config, str(root))
+            if isinstance(one, Composed):  # settled ones were resolved strictly
+                for root in one.config:
+                    if root != "hydra":
+                        _plain(one.config, str(root))
         for name in _DECIDING:
             _plain(batch.hydra.hydra, name)
     if recording.doubts:
@@ -153,7 +150,7 @@ def _variants(
     blocks, values = _Table(), _Table()
     variants = []
     for one, point in zip(batch.variants, composed.points, strict=True):
-        saved = saved_texts(one.config if batch.sweep else in_place, one.overrides)
+        saved = one.texts if isinstance(one, Settled) else saved_texts(in_place, one.overrides)
         texts = [saved[name] for name in SAVED]
         if MARK in "".join(texts).replace(HERE, ""):
             recording.doubt("a configuration has a text that marks something here")

@@ -11,7 +11,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.config.compose import Composed
+from orchestrator.config.batch import Composed
 from orchestrator.errors import UsageError
 
 

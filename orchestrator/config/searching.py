@@ -14,7 +14,7 @@ from orchestrator.config.matrix import OURS
 from orchestrator.errors import ConfigError, OrchestrateError
 
 if TYPE_CHECKING:
-    from orchestrator.config.compose import BatchTask
+    from orchestrator.config.batch import BatchTask
 
 #: Hydra's own: it makes the product of all values, as ours, and reads no value of a variant.
 BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"

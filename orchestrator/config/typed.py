@@ -10,12 +10,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.config.compose import Batch, Composed, without_hydra
+from orchestrator.config.batch import Batch, Composed, Settled
+from orchestrator.config.compose import without_hydra
 from orchestrator.config.composition import Announcement, Composition, Point
 from orchestrator.config.job_logging import configure
 from orchestrator.config.matrix import Matrix
 from orchestrator.config.origin import task_overrides
-from orchestrator.config.purity import environment
+from orchestrator.config.purity import environment_names, environment_of_names
 from orchestrator.config.schema import Config
 from orchestrator.config.validate import validate
 from orchestrator.errors import ConfigError
@@ -33,14 +34,38 @@ def typed(cfg: DictConfig) -> Config:
     return validate(cfg)
 
 
+def settled(variant: Composed) -> Settled:
+    """Return a composed variant without Hydra's nodes.
+
+    Raises:
+        ConfigError: its configuration is wrong.
+    """
+    cfg = variant.config
+    return Settled(
+        index=variant.index,
+        overrides=variant.overrides,
+        config=typed(cfg),
+        texts=saved_texts(cfg, variant.overrides),
+        folder=str(cfg.hydra.output_subdir),
+        variables=environment_names(cfg),
+        sources=sources_of(cfg),
+    )
+
+
+def sources_of(cfg: DictConfig) -> list[tuple[str, str]]:
+    """Return the configuration sources that Hydra looked in: (schema, path)."""
+    sources = cfg.hydra.runtime.config_sources
+    return [(str(source.schema), str(source.path)) for source in sources]
+
+
 def composition(batch: Batch) -> Composition:
     """Return a composed batch as all that comes after composing takes it.
 
     Raises:
         ConfigError: a configuration is wrong.
     """
-    named = environment(variant.config for variant in batch.variants)
-    configs = [typed(variant.config) for variant in batch.variants]
+    named = environment_of_names(set().union(*map(_variables, batch.variants)))
+    configs = [_config(variant) for variant in batch.variants]
     hide = Secrets(named).hide_text
     names = variant_names(
         [variant.overrides for variant in batch.variants],
@@ -84,10 +109,25 @@ def saved_texts(cfg: DictConfig, overrides: list[str]) -> dict[str, str]:
     }
 
 
-def _save(variant: Composed, directory: Path) -> Path:
-    folder = directory / str(variant.config.hydra.output_subdir)
+def _config(variant: Composed | Settled) -> Config:
+    return variant.config if isinstance(variant, Settled) else typed(variant.config)
+
+
+def _variables(variant: Composed | Settled) -> set[str]:
+    if isinstance(variant, Settled):
+        return variant.variables
+    return environment_names(variant.config)
+
+
+def _save(variant: Composed | Settled, directory: Path) -> Path:
+    if isinstance(variant, Settled):
+        name, texts = variant.folder, variant.texts
+    else:  # a run of its own: what it saves names its directory
+        name = str(variant.config.hydra.output_subdir)
+        texts = saved_texts(variant.config, variant.overrides)
+    folder = directory / name
     folder.mkdir(exist_ok=True)
-    for name, text in saved_texts(variant.config, variant.overrides).items():
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,19 @@ class VariantResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all variants of one run share; *started* is a Unix time."""
+    """What all variants of one run share.
+
+    Attributes:
+        started: Unix time of the run's start.
+        logs: Stored logs that were read, by the digest of their tree: variants share most.
+    """
 
     variants: Sequence[Variant]
     outcome: Outcome
     store: Store
     secrets: Secrets
     started: float
+    logs: dict[str, str] = field(default_factory=dict)
 
 
 def write_experiment(
@@ -149,16 +156,15 @@ def _logs(run: Run, variant: Variant) -> dict[str, str]:
     """Return the log of each role that wrote one."""
     finished = {step.role: run.outcome.finished[step.action] for step in variant.steps}
     logs = {
-        role: one.log or _stored_log(run.store, one.result.log if one.result else "")
+        role: one.log or _stored_log(run, one.result.log if one.result else "")
         for role, one in finished.items()
     }
     return {role: text for role, text in logs.items() if text}
 
 
-def _stored_log(store: Store, digest: str) -> str:
-    if not digest:
-        return ""
-    try:
-        return (store.trees.path(digest) / LOG_NAME).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def _stored_log(run: Run, digest: str) -> str:
+    if digest and digest not in run.logs:
+        path = run.store.trees.path(digest) / LOG_NAME
+        with suppress(OSError):
+            run.logs[digest] = path.read_text(encoding="utf-8", errors="replace")
+    return run.logs.get(digest, "")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.config.compose import Batch, VariantReturn
+from orchestrator.config.batch import Batch, VariantReturn
 from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Graph
 from orchestrator.plan.reasons import History, shortened

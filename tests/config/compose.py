@@ -9,7 +9,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.schema import Config
 from orchestrator.config.validate import validate
 from orchestrator.errors import OrchestrateError
@@ -20,7 +21,7 @@ def compose(*overrides: str) -> DictConfig:
     found: list[DictConfig] = []
 
     def keep(batch: Batch) -> list[VariantReturn]:
-        found.extend(variant.config for variant in batch.variants)
+        found.append(batch.hydra)
         return [VariantReturn(passed=True) for _ in batch.variants]
 
     with Composer() as composer:

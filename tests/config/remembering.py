@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.composition import Composition, Point
 from orchestrator.config.recording import RecordingComposer
 from orchestrator.config.remember import remember
@@ -39,13 +41,19 @@ class Words:
             config_name=self.config_name,
         )
 
-    def run(self, composer: Composer, take: Callable[[Batch], None]) -> None:
+    def run(
+        self,
+        composer: Composer,
+        take: Callable[[Batch], None],
+        settling: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         def run(batch: Batch) -> list[VariantReturn]:
             take(batch)
             return [VariantReturn(passed=True) for _ in batch.variants]
 
         with composer:
-            composer.run(self.overrides, BatchTask(run=run, dry=True), multirun=self.multirun)
+            task = BatchTask(run=run, dry=True, settling=settling)
+            composer.run(self.overrides, task, multirun=self.multirun)
 
     @property
     def place(self) -> Path | None:
@@ -60,6 +68,7 @@ def keep(words: Words, index: Index) -> str:
     words.run(
         composer,
         lambda batch: why.append(remember(request, composer, batch, composition(batch), index)),
+        composer.recording.strict,
     )
     (reason,) = why
     return reason

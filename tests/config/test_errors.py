@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config.compose import BatchTask, Composer
+from orchestrator.config.batch import BatchTask
+from orchestrator.config.compose import Composer
 from orchestrator.config.data import CallableData
 from orchestrator.config.schema import Benchmark
 from orchestrator.errors import ConfigError

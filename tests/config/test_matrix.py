@@ -11,7 +11,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.matrix import Matrix, read_matrix
 from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled

@@ -14,7 +14,8 @@ import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.matrix import OURS
 from orchestrator.config.searching import BASIC, told
 from orchestrator.config.typed import composition

@@ -39,7 +39,7 @@ def _texts(value: object) -> list[str]:
 
 def test_a_secret_counts_in_keys_and_stands_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_TOKEN", TOKEN)
-    assert environment_names(compose(*WORDS).variants[0].config) == {"THE_TOKEN"}
+    assert environment_names(compose(*WORDS).hydra) == {"THE_TOKEN"}
     before = keys(*WORDS)
     with plan(*WORDS) as planned:
         for action in planned.graph.actions.values():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.config.compose import Batch, BatchTask, Composer, VariantReturn
+from orchestrator.config.batch import Batch, BatchTask, VariantReturn
+from orchestrator.config.compose import Composer
 from orchestrator.config.typed import composition
 from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.session import Planned, planned

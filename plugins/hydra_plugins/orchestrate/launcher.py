@@ -16,18 +16,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.compose import (
-    Batch,
-    BatchTask,
-    Composed,
-    VariantReturn,
-    composing,
-    run_with_callbacks,
-)
+from orchestrator.config.batch import Batch, BatchTask, Composed, Settled, VariantReturn
+from orchestrator.config.compose import composing, refuse_unsupported, run_with_callbacks
 from orchestrator.config.matrix import OURS
 from orchestrator.config.objective import check_objective
 from orchestrator.config.searching import BASIC, sweeper_of
-from orchestrator.config.typed import typed
+from orchestrator.config.typed import settled, typed
 from orchestrator.errors import ConfigError
 from orchestrator.report.directories import make_exclusively
 
@@ -67,13 +61,16 @@ class OrchestrateLauncher(Launcher):
             OrchestrateError: the failure that ended such a sweep (``--fail-fast``); whatever the
                 run raises.
         """
-        variants = [
+        composed = (
             self._compose(list(overrides), initial_job_idx + number)
             for number, overrides in enumerate(job_overrides)
-        ]
+        )
         searched = self._sweeper not in (OURS, BASIC)
-        if searched:
-            self._check_objective(variants)
+        variants: list[Composed | Settled] = []
+        for variant in composed:
+            if searched:
+                self._check_objective(variant)
+            variants.append(self._settled(variant))
         HydraConfig.instance().set_config(self._config)
         directory = Path(str(OmegaConf.select(self._config, "hydra.sweep.dir")))
         batch = Batch(variants=variants, sweep=True, directory=directory, hydra=self._config)
@@ -99,19 +96,26 @@ class OrchestrateLauncher(Launcher):
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweep.dir = str(directory)
 
-    def _check_objective(self, variants: Sequence[Composed]) -> None:
+    def _check_objective(self, variant: Composed) -> None:
         directions = OmegaConf.select(self._config, "hydra.sweeper.direction")
         wanted = len(directions) if OmegaConf.is_list(directions) else 1
-        for config in [typed(variant.config) for variant in variants]:
-            check_objective(config)
-            given = len(config.objective.names)
-            if directions is not None and given != wanted:
-                raise ConfigError(
-                    f"names {given} numbers, but the sweeper has {wanted} directions",
-                    where="objective.value",
-                    hint="give hydra.sweeper.direction one entry for each, such as "
-                    "[minimize,maximize]",
-                )
+        config = typed(variant.config)
+        check_objective(config)
+        given = len(config.objective.names)
+        if directions is not None and given != wanted:
+            raise ConfigError(
+                f"names {given} numbers, but the sweeper has {wanted} directions",
+                where="objective.value",
+                hint="give hydra.sweeper.direction one entry for each, such as [minimize,maximize]",
+            )
+
+    def _settled(self, variant: Composed) -> Composed | Settled:
+        """Let go of Hydra's nodes, unless callbacks or another sweeper may ask for them."""
+        if self._sweeper != OURS or self._config.hydra.callbacks:
+            return variant
+        refuse_unsupported(variant.config)
+        with self._task.settling():
+            return settled(variant)
 
     def _compose(self, overrides: list[str], index: int) -> Composed:
         loader = self._context.config_loader

@@ -16,7 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from orchestrator.config.compose import BatchTask, VariantReturn, refuse_foreign
+from orchestrator.config.batch import BatchTask, VariantReturn
+from orchestrator.config.compose import refuse_foreign
 from orchestrator.config.matrix import Matrix, read_matrix
 from orchestrator.config.purity import environment
 from orchestrator.errors import ConfigError
