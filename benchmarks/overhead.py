@@ -182,13 +182,7 @@ def peak_bytes(place: Place, command: Sequence[str]) -> int:
         subprocess.CalledProcessError: it failed.
     """
     found = 0
-    process = subprocess.Popen(
-        command,
-        cwd=place.folder,
-        env=place.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = place.start(command)
     while process.poll() is None:
         # Not ru_maxrss: that of a process that was waited for counts those it waited for.
         found = max(found, _high_water(process.pid))

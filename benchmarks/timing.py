@@ -52,6 +52,16 @@ class Place:
         own = {"XDG_CACHE_HOME": str(self.folder / "cache"), "TMPDIR": str(self.folder / "tmp")}
         return {**os.environ, **own, **self.variables}
 
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command, whose output is thrown away."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def timed(self, command: Sequence[str]) -> Spent:
         """Return what one command took; its output is thrown away.
 
@@ -59,13 +69,7 @@ class Place:
             subprocess.CalledProcessError: it failed.
         """
         begun = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = self.start(command)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)

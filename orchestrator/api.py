@@ -25,6 +25,8 @@ def build(
     config_dir: str | Path | None = None,
     config_name: str | None = None,
     rebuild: Collection[str] = (),
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     quiet: bool = True,
 ) -> list[VariantResult]:
     """Build the variants that *overrides* describe, as ``orchestrate [-m] OVERRIDES`` does.
@@ -38,6 +40,8 @@ def build(
         config_dir: A directory of configurations that comes before ``./conf`` and the built-in one.
         config_name: Another primary configuration.
         rebuild: Stages whose stored results are not used.
+        retry_failed: Run again what failed before with the same inputs.
+        fail_fast: The first variant that fails ends the run.
         quiet: Show no progress.
 
     Returns:
@@ -51,7 +55,8 @@ def build(
         StoreError: the store cannot be written.
         KeyboardInterrupt: Ctrl-C; what was finished is kept.
     """
-    session = Session(Console(stderr=True), Options(rebuild=rebuild, quiet=quiet))
+    options = Options(rebuild=rebuild, retry_failed=retry_failed, fail_fast=fail_fast, quiet=quiet)
+    session = Session(Console(stderr=True), options)
     with _TURN, preserved():
         run(session, overrides, multirun=multirun, config_dir=config_dir, config_name=config_name)
     if session.interrupted:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,23 @@ class Workplace:
         )
         return Ran(code=ended.returncode, out=ended.stdout, err=ended.stderr)
 
+    def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start ``orchestrate WORDS`` with its output in pipes and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli.main", *words],
+            cwd=self.directory,
+            env=self.environment(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def running(
+        self, *words: str, env: Mapping[str, str] | None = None
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        """Start ``orchestrate WORDS``; it is killed at the block's end if it still runs."""
+        return ending(self.start(*words, env=env))
+
     def watch(self, *words: str, env: Mapping[str, str] | None = None) -> Watched:
         """Run ``orchestrate WORDS`` and report what its process imported."""
         seen = self.temporary / "seen.json"
@@ -195,6 +213,16 @@ class Built(Watched):
             for action in variant["actions"]
             if action["status"] == "ran"
         }
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Kill a process at the block's end if it still runs."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def action(manifest: Mapping[str, Any], role: str) -> dict[str, Any]:

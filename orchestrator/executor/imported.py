@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from orchestrator.plan.sources import (
     find_source,
@@ -17,6 +19,11 @@ from orchestrator.plan.sources import (
     is_standard_library,
     record_path,
 )
+
+#: The name at the beginning of a requirement (PEP 508).
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: The first part of a RECORD's line that lists a Python module.
+_TOP: Final = re.compile(r"^(\w+)(?:/__init__)?\.py,", re.MULTILINE)
 
 
 @dataclass(kw_only=True)
@@ -58,7 +65,50 @@ def classify(names: Collection[str], search_path: Sequence[str]) -> Imported:
                 queue.append(other)
             elif _could_be_module(other, found.local) and not find_source(other, search_path):
                 found.absent.add(other)
+    found.distributions |= _loaded_before(found.distributions)
     return found
+
+
+def _loaded_before(distributions: Collection[str]) -> set[str]:
+    """Return what *distributions* require, directly or not, and is loaded.
+
+    What the warm server had imported before is no new module when one of them imports it.
+    """
+    found: set[str] = set()
+    queue, seen = sorted(distributions), {_normal(name) for name in distributions}
+    while queue:
+        for name in _required(queue.pop()):
+            if name not in seen:
+                seen.add(name)
+                queue.append(name)
+                if _is_loaded(name):
+                    found.add(_name(Path(str(record_path(name))).parent))
+    return found
+
+
+@functools.cache
+def _required(distribution: str) -> list[str]:
+    """Return the normalized names of what *distribution* requires without any of its extras."""
+    try:
+        wanted = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    plain = [text for text in wanted if "extra ==" not in text]
+    return sorted({_normal(name[0]) for text in plain if (name := _NAME.match(text))})
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_loaded(distribution: str) -> bool:
+    """Whether a package or module of *distribution* has been imported."""
+    try:
+        _, text = _record_text(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return any(match[1] in sys.modules for match in _TOP.finditer(text))
 
 
 def _could_be_module(name: str, local: Collection[str]) -> bool:

@@ -11,11 +11,16 @@ from orchestrator.stages.catalogue import stage as find_stage
 # Importing these on one thread starts no parallel region. The exporter's own registry is imported
 # too: it takes seconds in every fork that has to do it again.
 _MODULES: Final = {
-    "numpy": ("numpy",),
+    "numpy": ("numpy", "numpy.random"),
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime",),
     "onnxsim": ("onnxsim",),
-    "onnxscript": ("onnxscript", "torch.onnx._internal.exporter._core", "torch.export"),
+    "onnxscript": (
+        "onnxscript",
+        "onnxscript.function_libs.torch_lib.ops",
+        "torch.onnx._internal.exporter._core",
+        "torch.export._trace",
+    ),
     "pillow": ("PIL.Image",),
     "safetensors": ("safetensors",),
     "torch": ("torch",),

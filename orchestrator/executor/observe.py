@@ -123,10 +123,9 @@ class Recorder:
             name for name, path in code.local.items() if self._observer.place(name) == str(path)
         ]
         hidden = {path for name, path in code.local.items() if name not in found}
-        own = {path for name in list(sys.modules) if (path := file_of(name)) is not None}
         files = {
             path
-            for path in ((self._files - own) | hidden) - self._written
+            for path in (_no_modules(self._files) | hidden) - self._written
             if not any(path.is_relative_to(declared) for declared in self._declared)
         }
         for path in sorted(set(code.local.values()) | files):
@@ -241,6 +240,13 @@ class Recorder:
             for other in list(sys.modules.values()):
                 if isinstance(other, ModuleType) and vars(other).get("safe_open") is recording:
                     setattr(other, "safe_open", original)  # noqa: B010
+
+
+def _no_modules(files: set[Path]) -> set[Path]:
+    """Return *files* without those of imported modules."""
+    if not files:
+        return files
+    return files - {path for name in list(sys.modules) if (path := file_of(name)) is not None}
 
 
 def _installed(path: Path) -> bool:

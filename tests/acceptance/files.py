@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+
+from tests.backends.nets import two_layer_net
 
 
 def make_files(root: Path) -> None:
@@ -22,7 +23,7 @@ def make_files(root: Path) -> None:
     folder = root / "onnx"
     folder.mkdir()
     onnx.save_model(
-        external_net(),
+        two_layer_net(32),
         folder / "net.onnx",
         save_as_external_data=True,
         location="net.bin",
@@ -52,29 +53,6 @@ def write_calibration(root: Path, *, seed: int) -> None:
     """Write 32 items of calibration data, others for another *seed*."""
     numbers = np.random.default_rng(seed)
     np.savez(root / "calibration.npz", x=numbers.normal(size=(32, 1, 8, 8)).astype(np.float32))
-
-
-def external_net() -> onnx.ModelProto:
-    """Return a network of two layers, x [batch, 16] float32 -> y [batch, 4] float32."""
-    numbers = np.random.default_rng(0)
-    shapes = {"w1": (16, 32), "b1": (32,), "w2": (32, 4)}
-    weights = [
-        numpy_helper.from_array(numbers.normal(size=shape).astype(np.float32) / 4, name)
-        for name, shape in shapes.items()
-    ]
-    nodes = [
-        helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["active"]),
-        helper.make_node("MatMul", ["active", "w2"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
-        weights,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 def _weights() -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import TINY, Site
 from tests.acceptance.files import install_widgets, write_calibration
 from tests.command import Workplace, action
@@ -92,6 +94,7 @@ def test_a_cut_artifact_is_found_and_built_again(edited: Workplace) -> None:
     assert edited.whole()
 
 
+@pytest.mark.slow
 def test_an_upgraded_distribution_exports_again(edited: Workplace) -> None:
     # networks.py imports widgets 1.0; a newer one is installed as pip does it.
     install_widgets(edited.directory / "site", "1.1")
@@ -109,6 +112,7 @@ def test_an_upgraded_distribution_exports_again(edited: Workplace) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_export_option_without_effect_shares_what_follows(
     demo: Site, copy_of: Callable[[Site], Workplace]
 ) -> None:

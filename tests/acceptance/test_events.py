@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from typing import Any
 
 from tests.acceptance.conftest import Site
@@ -45,21 +43,14 @@ def test_a_sweep_is_told_from_plan_to_failures(gallery: Site) -> None:
 
 def test_ctrl_c_is_an_event_and_the_results_are_printed(edited: Workplace) -> None:
     words = ["--json", "model=waits", "benchmark=none", "model.samples.seed=8"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli.main", *words],
-        cwd=edited.directory,
-        env=edited.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        event = json.loads(line)
-        if (event["event"], event.get("stage")) == ("started", "export"):
-            break  # its factory sleeps until it is ended
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with edited.running(*words) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            event = json.loads(line)
+            if (event["event"], event.get("stage")) == ("started", "export"):
+                break  # its factory sleeps until it is ended
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     *_, last = [json.loads(line) for line in err.splitlines()]
 
     assert process.returncode == 130

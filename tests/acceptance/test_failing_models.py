@@ -82,6 +82,7 @@ def test_what_a_factory_prints_is_in_its_log_and_nowhere_else(gallery: Site) -> 
     assert "nobody asked for" not in gallery.built.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "says"),
     [

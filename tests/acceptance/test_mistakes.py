@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Site
-from tests.command import Workplace
+from tests.calling import call
+from tests.command import Ran, Workplace
 
 USAGE = 2
 
@@ -106,11 +107,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace.at(tmp_path_factory.mktemp("mistakes"))
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_one_message_at_once(empty: Workplace, name: str) -> None:
-    made = MISTAKES[name]
-    ran = empty.watch(*made.words)
-
+def check(made: Mistake, ran: Ran) -> None:
+    """Check that a command ended in one message: what, where, and what to do."""
     assert ran.code == USAGE, ran.text
     for part in made.says:
         assert part in ran.err
@@ -119,6 +117,18 @@ def test_one_message_at_once(empty: Workplace, name: str) -> None:
     assert message.startswith("error: ")
     assert all(line.startswith("  → ") for line in hints)
     assert len(hints) <= 2
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_message(empty: Workplace, name: str) -> None:
+    check(MISTAKES[name], call(empty, *MISTAKES[name].words))
+
+
+@pytest.mark.parametrize("name", ["no verb", "unknown key", "impure through another field"])
+def test_the_command_says_so_at_once(empty: Workplace, name: str) -> None:
+    ran = empty.watch(*MISTAKES[name].words)
+
+    check(MISTAKES[name], ran)
     assert ran.heavy == []
 
 

@@ -40,6 +40,11 @@ def mistake(*words: str, says: str, hint: str = "", code: int = USAGE) -> Mistak
     return Mistake(words=words, says=says, hint=hint, code=code)
 
 
+def swept(*words: str, says: str, hint: str = "", code: int = USAGE) -> Mistake:
+    """Return one on the command line of a sweep that is right without *words*."""
+    return mistake(*SWEEP, *words, says=says, hint=hint, code=code)
+
+
 def declared(text: str | bytes, *, says: str, hint: str = "") -> Mistake:
     """Return one in the file of an experiment."""
     head: str | bytes = GLOBAL if isinstance(text, str) else GLOBAL.encode()
@@ -54,17 +59,16 @@ def params(text: str, *, says: str, hint: str = "") -> Mistake:
 
 MISTAKES = {
     # What is swept over.
-    "unknown group": mistake(
-        *SWEEP, "presicion=fp32,fp16", says="presicion", hint="did you mean 'precision'?"
+    "unknown group": swept(
+        "presicion=fp32,fp16", says="presicion", hint="did you mean 'precision'?"
     ),
-    "unknown option": mistake(
-        *SWEEP, "exporter=dynamo,dinamo", says="exporter: there is no 'dinamo'", hint="'dynamo'?"
+    "unknown option": swept(
+        "exporter=dynamo,dinamo", says="exporter: there is no 'dinamo'", hint="'dynamo'?"
     ),
-    "unknown key": mistake(
-        *SWEEP, "exporter.opsett=18,20", says="exporter.opsett", hint="did you mean 'opset'?"
+    "unknown key": swept(
+        "exporter.opsett=18,20", says="exporter.opsett", hint="did you mean 'opset'?"
     ),
-    "value of a wrong type": mistake(
-        *SWEEP,
+    "value of a wrong type": swept(
         "exporter.opset=18,many",
         says="exporter.opset (command line): expected a valid integer; got 'many'",
     ),
@@ -96,14 +100,12 @@ MISTAKES = {
         "[precision]", says="hydra.sweeper.params: expected groups and fields", hint="for example"
     ),
     "no values": params("{precision: []}", says="params.precision: has no values"),
-    "all excluded": mistake(
-        *SWEEP,
+    "all excluded": swept(
         "hydra.sweeper.exclude=[{model: net}]",
         says="hydra.sweeper.exclude: the rules leave none of 2 variants",
         hint="exclude[0] (model=net): 2 variants removed",
     ),
-    "a thousand million": mistake(
-        *SWEEP,
+    "a thousand million": swept(
         "model.dims.batch.opt=range(0,1000)",
         "exporter.opset=range(0,1000)",
         "model.samples.seed=range(0,1000)",
@@ -111,46 +113,41 @@ MISTAKES = {
         hint="hydra.sweeper.include",
     ),
     # Where it goes.
-    "a file in the directory's place": mistake(
-        *SWEEP,
+    "a file in the directory's place": swept(
         "hydra.sweep.dir=net.onnx",
         says="net.onnx: the directory cannot be made (there is a file: net.onnx)",
         hint="hydra.sweep.dir",
     ),
-    "a directory below a file": mistake(
-        *SWEEP,
+    "a directory below a file": swept(
         "hydra.sweep.dir=net.onnx/below",
         says="net.onnx/below: the directory cannot be",
     ),
-    "a directory that cannot be written": mistake(
-        *SWEEP, "hydra.sweep.dir=/proc/none/here", says="/proc/none/here: the directory cannot be"
+    "a directory that cannot be written": swept(
+        "hydra.sweep.dir=/proc/none/here", says="/proc/none/here: the directory cannot be"
     ),
-    "a store below a file": mistake(
-        *SWEEP,
+    "a store below a file": swept(
         "cache.dir=net.onnx/a",
         says="store cannot be used",
         hint="cache.dir",
         code=STORE,
     ),
-    "one directory for two variants": mistake(
-        *SWEEP, "hydra.sweep.subdir=same", says="hydra.sweep.subdir", hint="leave it out"
+    "one directory for two variants": swept(
+        "hydra.sweep.subdir=same", says="hydra.sweep.subdir", hint="leave it out"
     ),
-    "a sweep over the directory": mistake(
-        *SWEEP, "hydra.sweep.dir=a,b", says="override 'hydra.sweep.dir=a,b'", hint="give one value"
+    "a sweep over the directory": swept(
+        "hydra.sweep.dir=a,b", says="override 'hydra.sweep.dir=a,b'", hint="give one value"
     ),
     "a matrix over the directory": params(
         "{hydra.sweep.dir: 'a,b'}", says="params.hydra.sweep.dir", hint="beside hydra.sweeper"
     ),
     # Interpolations and defaults lists.
-    "interpolations in a circle": mistake(
-        *SWEEP,
+    "interpolations in a circle": swept(
         "model.name=${experiment.name}",
         "experiment.name=${model.name}",
         says="model.name (command line): recursive interpolation",
         hint="mend the interpolation",
     ),
-    "interpolation of nothing": mistake(
-        *SWEEP,
+    "interpolation of nothing": swept(
         "model.name=${nowhere.at.all}",
         says="model.name (command line): interpolation key 'nowhere.at.all' not found",
         hint="mend the interpolation",
@@ -163,8 +160,7 @@ MISTAKES = {
         says="hydra.sweeper.params: recursive interpolation",
         hint="mend",
     ),
-    "a variable that is not set": mistake(
-        *SWEEP,
+    "a variable that is not set": swept(
         "model.name=${oc.env:NO_SUCH_VARIABLE}",
         says="model.name (command line): environment variable 'NO_SUCH_VARIABLE' not found",
     ),
@@ -197,20 +193,20 @@ MISTAKES = {
         "hydra: {sweeper: 5}\n", says="hydra.sweeper: expected settings", hint="defaults list"
     ),
     # Who runs it, and on what.
-    "no workers": mistake(
-        *SWEEP, "executor.workers=0", says="executor.workers (command line): expected a number"
+    "no workers": swept(
+        "executor.workers=0", says="executor.workers (command line): expected a number"
     ),
-    "a time limit below 0": mistake(
-        *SWEEP, "executor.timeout_s=-5", says="executor.timeout_s (command line): expected a number"
+    "a time limit below 0": swept(
+        "executor.timeout_s=-5", says="executor.timeout_s (command line): expected a number"
     ),
-    "a sweep over the executor": mistake(
-        *SWEEP, "executor.workers=1,2", says="executor.workers: differs between the variants"
+    "a sweep over the executor": swept(
+        "executor.workers=1,2", says="executor.workers: differs between the variants"
     ),
-    "unknown sweeper": mistake(
-        *SWEEP, "hydra/sweeper=orchestra", says="no 'orchestra'", hint="'orchestrate'?"
+    "unknown sweeper": swept(
+        "hydra/sweeper=orchestra", says="no 'orchestra'", hint="'orchestrate'?"
     ),
-    "unknown launcher": mistake(
-        *SWEEP, "hydra/launcher=joblib", says="there is no 'joblib'", hint="orchestrate"
+    "unknown launcher": swept(
+        "hydra/launcher=joblib", says="there is no 'joblib'", hint="orchestrate"
     ),
     "no TensorRT": mistake(*GPU, says="TensorRT is not installed in", hint="toolchain.command"),
     "no such device": mistake(

@@ -32,9 +32,9 @@ FROM_BUILD = {"build", "run", "audit", "benchmark"}
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Digits in four precisions, built into an empty store."""
-    place = Workplace.at(tmp_path_factory.mktemp("engines"))
+def engines(demo: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Digits in four precisions, built into a store that has the exported model."""
+    place = demo.place.copied(tmp_path_factory.mktemp("engines"))
     make_project(place.directory)
     return Site(place=place, built=counted(place, *SWEEP))
 
@@ -129,6 +129,7 @@ def test_the_second_time_nothing_runs(engines: Site) -> None:
     assert "tensorrt" not in again.modules
 
 
+@pytest.mark.slow
 def test_a_calibrator_replaces_q_dq(engines: Site, copy_of: Callable[[Site], Workplace]) -> None:
     place = copy_of(engines)
     words = (*DIGITS, "precision=int8", "calibration=tensorrt_entropy")
@@ -146,6 +147,7 @@ def test_a_calibrator_replaces_q_dq(engines: Site, copy_of: Callable[[Site], Wor
     assert action(variant, "build")["values"]["calibration_batches"] == 0, "the table was kept"
 
 
+@pytest.mark.slow
 def test_another_workspace_builds_the_engine_again(
     engines: Site, copy_of: Callable[[Site], Workplace]
 ) -> None:

@@ -85,6 +85,23 @@ def matmul_net(size: int = 8) -> onnx.ModelProto:
     )
 
 
+def two_layer_net(width: int) -> onnx.ModelProto:
+    """``x`` float32 [n, 16] → ``y`` float32 [n, 4]: Gemm to [n, width], Relu, MatMul."""
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (16, width), "b1": (width,), "w2": (width, 4)}
+    return _model(
+        [
+            helper.make_node("Gemm", ["x", "w1", "b1"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["active"]),
+            helper.make_node("MatMul", ["active", "w2"], ["y"]),
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        {name: rng.normal(size=shape).astype(np.float32) / 4 for name, shape in shapes.items()},
+        opset=18,
+    )
+
+
 def qdq_matmul_net(stored_as_int8: bool = True) -> onnx.ModelProto:
     """``matmul_net`` with symmetric int8 Q/DQ on both operands, as the int8 lowering writes it.
 

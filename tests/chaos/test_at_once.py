@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,22 +30,6 @@ def place(tmp_path: Path) -> Workplace:
     return made
 
 
-@contextlib.contextmanager
-def started(place: Workplace, *words: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli.main", *words],
-        cwd=place.directory,
-        env=place.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def statuses(place: Workplace, name: str) -> dict[str, Counter[str]]:
     """Return how often a sweep's variants have each status, by action key."""
     found: dict[str, Counter[str]] = {}
@@ -65,7 +46,7 @@ def ended_well(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_two_at_once_run_each_action_once(place: Workplace) -> None:
-    with started(place, *FIRST) as one, started(place, *SECOND) as other:
+    with place.running(*FIRST) as one, place.running(*SECOND) as other:
         ended_well(one)
         ended_well(other)
     first, second = statuses(place, "first"), statuses(place, "second")
@@ -84,9 +65,9 @@ def test_two_at_once_run_each_action_once(place: Workplace) -> None:
 def test_three_at_once_of_which_one_is_killed(place: Workplace) -> None:
     actions = place.store / "actions"
     with (
-        started(place, *FIRST) as one,
-        started(place, *SECOND) as killed,
-        started(place, *THIRD) as other,
+        place.running(*FIRST) as one,
+        place.running(*SECOND) as killed,
+        place.running(*THIRD) as other,
     ):
         until(lambda: len(list(actions.rglob("*.json"))) >= 4, "they are at work")
         killed.send_signal(signal.SIGKILL)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.calling import call
 from tests.command import Workplace
 
 
@@ -22,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 def complete(place: Workplace, line: str) -> list[str]:
     environment = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    ran = place.run("--shell-completion", "query=bash", env=environment)
+    ran = call(place, "--shell-completion", "query=bash", env=environment)
     assert ran.code == 0, ran.text
     assert ran.err == ""
     return ran.out.split()

@@ -14,6 +14,7 @@ from orchestrator.plan.reasons import History, shortened
 from orchestrator.store import digests
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store
+from tests.calling import call
 from tests.cli.conftest import WORDS, Experiments, save_weights
 from tests.command import Workplace
 
@@ -27,7 +28,7 @@ def _reasons(experiments: Experiments, directory: Path, *words: str) -> dict[str
 
 
 def test_the_first_build_had_nothing_to_compare_with(experiments: Experiments) -> None:
-    ran = experiments.place.run("explain", str(experiments.first), "--json")
+    ran = call(experiments.place, "explain", str(experiments.first), "--json")
     names = [one["name"] for one in ran.json()["experiments"]]
     actions = [one for found in ran.json()["experiments"] for one in found["actions"]]
     states = {one["state"] for one in actions}
@@ -82,7 +83,7 @@ def test_without_its_store_there_is_nothing_to_compare(
     shutil.copytree(
         experiments.edited, place.directory / "kept", ignore=shutil.ignore_patterns("artifacts")
     )
-    ran = place.run("explain", "kept", "--stage", "export")
+    ran = call(place, "explain", "kept", "--stage", "export")
 
     assert ran.code == 0
     assert "its result is not in the store any more" in ran.out
@@ -102,7 +103,7 @@ def test_overrides_are_explained_as_a_future_run(experiments: Experiments) -> No
 
 
 def test_explain_without_words_is_about_the_default_run(experiments: Experiments) -> None:
-    ran = experiments.place.run("explain", "--stage", "samples")
+    ran = call(experiments.place, "explain", "--stage", "samples")
 
     assert ran.code == 0
     assert "runs" in ran.out
@@ -136,7 +137,7 @@ def test_wrong_words_are_one_clear_message(
     _broken(place.directory, "damaged", "{")
     _broken(place.directory, "newer", json.dumps({"schema": 99}))
     _broken(place.directory, "listless", json.dumps({"schema": 1}))
-    ran = place.run("explain", *words)
+    ran = call(place, "explain", *words)
 
     assert ran.code == 2
     assert ran.err.startswith("error: ")

@@ -14,6 +14,7 @@ from orchestrator.plan.reasons import History
 from orchestrator.report.sameness import Build
 from orchestrator.reproduce import surroundings
 from orchestrator.store.results import Results
+from tests.calling import call
 from tests.cli.conftest import Experiments
 from tests.command import Ran, Workplace
 
@@ -194,7 +195,7 @@ def test_wrong_directories_are_one_clear_message(
     (place.directory / "foreign" / ".hydra" / "hydra.yaml").write_text("- 1\n")
     with (place.directory / "outgrown" / ".hydra" / "config.yaml").open("a") as file:
         file.write("nonsense: 1\n")
-    ran = place.run("reproduce", directory, "-q")
+    ran = call(place, "reproduce", directory, "-q")
 
     assert ran.code == 2, ran.text
     assert ran.err.startswith("error: ")

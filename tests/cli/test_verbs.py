@@ -12,6 +12,7 @@ from orchestrator import __version__
 from orchestrator.cli.doctor import _print as print_findings
 from orchestrator.config.schema import Config
 from orchestrator.doctor import Finding
+from tests.calling import call
 from tests.command import Workplace
 
 
@@ -40,7 +41,7 @@ def test_plan_tells_what_would_run(place: Workplace) -> None:
 
 
 def test_plan_as_text(place: Workplace) -> None:
-    planned = place.run("plan")
+    planned = call(place, "plan")
 
     assert planned.code == 0
     assert "needs the output of samples" in planned.out
@@ -54,14 +55,14 @@ def test_cache_as_json(place: Workplace, action: str) -> None:
     assert ran.code == 0
     assert isinstance(ran.json(), dict)
     assert ran.heavy == []
-    assert place.run("cache", action).code == 0
+    assert call(place, "cache", action).code == 0
 
 
 def test_cache_refuses_what_it_cannot_do(place: Workplace) -> None:
-    nothing = place.run("cache", "forget")
-    unknown = place.run("cache", "forget", "exprot")
-    size = place.run("cache", "gc", "--max-size", "plenty")
-    verb = place.run("cache", "statz")
+    nothing = call(place, "cache", "forget")
+    unknown = call(place, "cache", "forget", "exprot")
+    size = call(place, "cache", "gc", "--max-size", "plenty")
+    verb = call(place, "cache", "statz")
 
     assert (nothing.code, size.code, verb.code) == (2, 2, 2)
     assert unknown.code == 3
@@ -89,9 +90,9 @@ def test_doctor(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_schema_prints_one_group_or_writes_all(place: Workplace) -> None:
-    one = place.run("schema", "precision")
-    written = place.run("schema", "--to", "schemas")
-    wrong = place.run("schema", "presicion")
+    one = call(place, "schema", "precision")
+    written = call(place, "schema", "--to", "schemas")
+    wrong = call(place, "schema", "presicion")
     names = {path.stem for path in (place.directory / "schemas").glob("*.json")}
 
     assert one.json()["properties"]["name"]["enum"] == [
@@ -109,9 +110,9 @@ def test_schema_prints_one_group_or_writes_all(place: Workplace) -> None:
 
 
 def test_cfg_prints_what_was_composed(place: Workplace) -> None:
-    job = place.run("--cfg", "job", "precision=fp16")
-    part = place.run("--cfg", "job", "--package", "precision", "precision=fp16")
-    hydra = place.run("--cfg", "hydra")
+    job = call(place, "--cfg", "job", "precision=fp16")
+    part = call(place, "--cfg", "job", "--package", "precision", "precision=fp16")
+    hydra = call(place, "--cfg", "hydra")
 
     assert "name: digits" in job.out
     assert "name: fp16" in job.out
@@ -150,11 +151,11 @@ def test_help_imports_nothing_beyond_the_standard_library(
     ["build", "plan", "package", "cache", "check-plan", "doctor", "explain", "reproduce", "schema"],
 )
 def test_each_verb_has_help(place: Workplace, verb: str) -> None:
-    ran = place.run(verb, "--help")
+    ran = call(place, verb, "--help")
 
     assert ran.code == 0
     assert ran.out.startswith(f"usage: orchestrate {verb}")
-    assert verb in place.run("--help").out
+    assert verb in call(place, "--help").out
 
 
 def test_a_closed_pipe_is_no_error(place: Workplace) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.remembered import recall
@@ -114,10 +114,10 @@ def check(asked: Words, edits: list[tuple[str, str, str, int]]) -> None:
             index.close()
 
 
-FEW = settings(
-    max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+DRAWN = settings(
+    max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
-MANY = settings(FEW, max_examples=15)
+GIVEN = settings(DRAWN, phases=[Phase.explicit])
 
 
 @pytest.mark.filterwarnings("ignore:provider=")
@@ -131,9 +131,9 @@ MANY = settings(FEW, max_examples=15)
         ("set", "QD_ONE", "b", 0),
     ],
 )
-@FEW
-@given(asked=ASKED, edits=st.lists(EDITS, min_size=2, max_size=4))
-def test_after_any_edits_what_is_recalled_is_what_is_composed(
+@GIVEN
+@given(asked=ASKED, edits=st.lists(EDITS))
+def test_after_edits_what_is_recalled_is_what_is_composed(
     asked: Words, edits: list[tuple[str, str, str, int]]
 ) -> None:
     check(asked, edits)
@@ -141,7 +141,9 @@ def test_after_any_edits_what_is_recalled_is_what_is_composed(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:provider=")
-@MANY
+@DRAWN
 @given(asked=ASKED, edits=st.lists(EDITS, min_size=2, max_size=6))
-def test_after_many_edits_too(asked: Words, edits: list[tuple[str, str, str, int]]) -> None:
+def test_after_any_edits_what_is_recalled_is_what_is_composed(
+    asked: Words, edits: list[tuple[str, str, str, int]]
+) -> None:
     check(asked, edits)

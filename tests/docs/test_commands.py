@@ -17,8 +17,8 @@ from tests.docs.pages import Command, Commands, File, prints, read_page
 ROOT = Path(__file__).parents[2]
 #: Pages whose commands build for longer than a quick run of the tests should take.
 BUILDING = (
-    *("caching", "engines", "existing-onnx", "explain", "sweeps", "tensorrt", "toolchains"),
-    *("troubleshooting", "your-model"),
+    *("README", "caching", "engines", "existing-onnx", "explain", "first-run", "precision"),
+    *("sweeps", "tensorrt", "toolchains", "troubleshooting", "your-model"),
 )
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")))
 

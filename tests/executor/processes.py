@@ -9,28 +9,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.command import ending
 from tests.executor.runs import Place
 
 PATIENCE_S = 60.0  # decides nothing: only how long a broken test hangs
 
 
-@contextlib.contextmanager
-def running(place: Place, *functions: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    place: Place, *functions: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """Run actions in another process, which is killed at the block's end if it still runs."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.executor.runs", str(place.root), *functions],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return ending(
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.executor.runs", str(place.root), *functions],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    )
 
 
 def answer(process: subprocess.Popen[str]) -> dict[str, Any]:

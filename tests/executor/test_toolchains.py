@@ -5,13 +5,10 @@ Each test asks for engines that differ in the workspace's size, so that only the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
-import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -57,23 +54,6 @@ def seen(log: Path) -> list[str]:
 def builder(log: Path) -> int:
     """The process of the latest build."""
     return int([one["pid"] for one in events(log) if one["event"] == "build"][-1])
-
-
-@contextlib.contextmanager
-def running(place: Workplace, *words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run ``orchestrate WORDS``, killed at the block's end if it still runs."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli.main", *words],
-        cwd=place.directory,
-        env=place.environment(env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def finished(process: subprocess.Popen[str]) -> int:
@@ -125,6 +105,7 @@ def test_an_engine_that_computes_something_else_is_judged(built: Workplace, log:
     assert "output y: largest error" in failed.variants[0]["failures"][0]["message"]
 
 
+@pytest.mark.slow
 def test_another_device_than_planned_for_stores_nothing(
     built: Workplace, tmp_path: Path, log: Path
 ) -> None:
@@ -158,7 +139,7 @@ def test_equal_gpus_build_engines_at_once(built: Workplace, tmp_path: Path, log:
     two = {**broken(log, f"hold:{tmp_path / 'go'}"), "STANDIN_DEVICE": devices(*uuids)}
     two["CUDA_VISIBLE_DEVICES"] = "0,1"  # so that the toolchain is asked again
     sweep = ("-m", *NET, "++target.workspace_mib=32,33", "executor.workers=2")
-    with running(place, *sweep, env=two) as sweeping:
+    with place.running(*sweep, env=two) as sweeping:
         until(lambda: seen(log) == ["build"] * 2, "both builders are at work")
         (tmp_path / "go").touch()
         assert finished(sweeping) == 0
@@ -178,9 +159,9 @@ def devices(*uuids: str) -> str:
 @pytest.mark.slow
 def test_two_processes_build_an_engine_once(built: Workplace, tmp_path: Path, log: Path) -> None:
     held = broken(log, f"hold:{tmp_path / 'go'}")
-    with running(built, *engine(40), env=held) as first:
+    with built.running(*engine(40), env=held) as first:
         until(lambda: seen(log), "the first builder is at work")
-        with running(built, *engine(40), env=held) as second:
+        with built.running(*engine(40), env=held) as second:
             sessions = built.store / "tmp"
             until(lambda: len(list(sessions.glob("*.lock"))) == 2, "both are there")
             assert second.poll() is None
@@ -196,11 +177,11 @@ def test_a_killed_parent_leaves_no_builder_beside_the_next(
     built: Workplace, tmp_path: Path, log: Path, transport: str, mib: int
 ) -> None:
     words = (*engine(mib), f"++toolchain.transport={transport}")
-    with running(built, *words, env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
+    with built.running(*words, env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
         until(lambda: seen(log), "the builder is at work")
         orphan = builder(log)
         first.send_signal(signal.SIGKILL)
-        with running(built, *words, env=broken(log, f"hold:{tmp_path / 'go'}")) as second:
+        with built.running(*words, env=broken(log, f"hold:{tmp_path / 'go'}")) as second:
             until(lambda: len(seen(log)) == 2, "the second builder is at work")
             assert not is_running(orphan), "never two at a time"
             (tmp_path / "go").touch()
@@ -213,7 +194,7 @@ def test_a_killed_parent_leaves_no_builder_beside_the_next(
 def test_a_killed_builder_is_told_and_the_next_run_builds(
     built: Workplace, tmp_path: Path, log: Path, victim: str, mib: int
 ) -> None:
-    with running(built, *engine(mib), env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
+    with built.running(*engine(mib), env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
         until(lambda: seen(log), "the builder is at work")
         process = psutil.Process(builder(log))
         carrier = process.parent()
@@ -229,7 +210,7 @@ def test_a_killed_builder_is_told_and_the_next_run_builds(
 
 @pytest.mark.slow
 def test_an_interrupt_ends_the_builder(built: Workplace, tmp_path: Path, log: Path) -> None:
-    with running(built, *engine(44), env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
+    with built.running(*engine(44), env=broken(log, f"hold:{tmp_path / 'never'}")) as first:
         until(lambda: seen(log), "the builder is at work")
         first.send_signal(signal.SIGINT)
         assert finished(first) == 130

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -110,14 +111,7 @@ class Command:
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start ``orchestrate WORDS`` and do not wait for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli.main", *words],
-            cwd=self.place.directory,
-            env=self.place.environment(self.environment(env)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return self.place.start(*words, env=self.environment(env))
 
     def finished(self, process: subprocess.Popen[str]) -> Ran:
         """Wait for what :meth:`start` returned.
@@ -158,6 +152,23 @@ class Command:
         """Return the words that run a script of this folder in the toolchain's interpreter."""
         interpreter = list(self.toolchain) or [sys.executable]
         return [*interpreter, str(Path(__file__).with_name(script)), *arguments]
+
+    @contextlib.contextmanager
+    def hogged(self, free_mib: int) -> Iterator[int]:
+        """Leave about *free_mib* of the GPU's memory free in the block; give the bytes taken."""
+        hog = subprocess.Popen(
+            self.script("hog.py", str(free_mib)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert hog.stdout is not None
+        assert hog.stdin is not None
+        try:
+            yield int(hog.stdout.readline())
+        finally:
+            hog.stdin.close()
+            hog.wait()
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what the command's environment has besides the workplace's own."""

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
+
 from orchestrator.store.collection import collect, pin, verify
 from orchestrator.store.store import Store
 from tests.store.files import Content, add, result
-
-ROUNDS = 50
 
 
 def write_forever(root: Path) -> NoReturn:
@@ -37,11 +37,12 @@ def write_forever(root: Path) -> NoReturn:
     raise AssertionError("never ends")
 
 
-def test_a_store_whose_writer_is_killed_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [12, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_store_whose_writer_is_killed_is_whole(tmp_path: Path, rounds: int) -> None:
     moments = random.Random(0)  # noqa: S311  # no secret
     root = tmp_path / "store"
     results = 0
-    for number in range(ROUNDS):
+    for number in range(rounds):
         pid = os.fork()
         if pid == 0:
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import uuid
 
 from orchestrator.backends.tensorrt.plan_file import manifest_path
@@ -45,22 +44,10 @@ def at_once(check: Check) -> Json:
 def neighbour(check: Check) -> Json:
     """Build while another process holds memory of the GPU: a note says so, and nothing fails."""
     gpu = _probed(check).devices[0]
-    hog = subprocess.Popen(
-        check.command.script("hog.py", str(_FREE_MIB)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert hog.stdout is not None
-    assert hog.stdin is not None
-    try:
-        hog.stdout.readline()
+    alone = {"CUDA_VISIBLE_DEVICES": gpu}
+    with check.command.hogged(_FREE_MIB):
         listed = Nvml(gpu).processes()
-        alone = {"CUDA_VISIBLE_DEVICES": gpu}
         ended = check.command.build("digits", new_engine(), "benchmark=none", env=alone)
-    finally:
-        hog.stdin.close()
-        hog.wait()
     (variant,) = ended.built.variants
     (values,) = [one["values"] for one in variant["actions"] if one["stage"] == "build"]
     notes = values.get("notes", [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,20 +88,8 @@ def no_tensorrt(check: Check) -> Json:
 def memory(check: Check) -> Json:
     """Too little GPU memory: the run fails, remembers nothing, and the same command then works."""
     own = (*OWN, new_engine())
-    hog = subprocess.Popen(
-        check.command.script("hog.py", str(_FREE_MIB)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert hog.stdout is not None
-    assert hog.stdin is not None
-    try:
-        taken = int(hog.stdout.readline())
+    with check.command.hogged(_FREE_MIB) as taken:
         failed = check.command.build("digits", *own)
-    finally:
-        hog.stdin.close()
-        hog.wait()
     row = _as_expected(failed, (1,), ["emory"])  # GPU memory, or cudaErrorMemoryAllocation
     after = check.command.build("digits", *own)
     row |= {"taken_bytes": taken, "after": told(after) | {"ran": ran(after.built.variants)}}
