@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--tools", default=sys.executable, help="a Python with doit, snakemake")
     parser.add_argument("--without", nargs="*", default=[], help="what not to time")
     options = parser.parse_args()
+    tools = str(Path(options.tools).absolute())  # a link of a virtual environment: not resolved
     with tempfile.TemporaryDirectory() as name:
         place = Place(folder=Path(name))
         checkpoint = place.folder / "checkpoint.bin" if options.checkpoint_gb else None
@@ -156,8 +157,8 @@ def main() -> None:
         jobs = ",".join(map(str, range(options.variants)))
         commands: dict[str, Sequence[str]] = {
             "orchestrate": [*ORCHESTRATE, *words],
-            "doit": [options.tools, "-m", "doit"],
-            "snakemake": [options.tools, "-m", "snakemake", "--cores", "2", "--quiet"],
+            "doit": [tools, "-m", "doit"],
+            "snakemake": [tools, "-m", "snakemake", "--cores", "2", "--quiet"],
             "empty Hydra multirun": [sys.executable, "empty.py", "-m", f"+n={jobs}"],
         }
         commands = {one: two for one, two in commands.items() if one not in options.without}
@@ -165,7 +166,7 @@ def main() -> None:
             print(f"{label} for the first time", file=sys.stderr, flush=True)
             place.timed(commands[label])
         spent = interleaved(place, commands, options.rounds)
-    others = [f"{one} {version(options.tools, one)}" for one in ("doit", "snakemake")]
+    others = [f"{one} {version(tools, one)}" for one in ("doit", "snakemake")]
     print(f"{machine('hydra-core')}, {', '.join(others)}")
     print(f"\n{options.variants} variants, {len(graph)} stage instances, nothing changed", end="")
     print(f", with a checkpoint of {options.checkpoint_gb:g} GB" if checkpoint else "", end=":\n\n")

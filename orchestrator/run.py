@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.remembered import Request, recall
-from orchestrator.errors import OrchestrateError
+from orchestrator.errors import OrchestrateError, StoreError
 from orchestrator.session import LOGGER, Session
 from orchestrator.store.index import Index
 from orchestrator.store.store import default_directory
@@ -69,15 +70,22 @@ def run_remembering(
     request = Request.of(
         overrides, multirun=multirun, config_dir=config_dir, config_name=config_name
     )
-    index = Index(default_directory() / "index")
-    try:
-        found = None if fresh else recall(request, index)
+    with ExitStack() as until:
+        index = _index()
+        until.callback(index.close)
+        found = None if fresh else recall(request, index, until)
         if found is None:
             _run_recorded(session, request, _path(config_dir), index)
         else:
             session.run(found)
-    finally:
-        index.close()
+
+
+def _index() -> Index:
+    """Return what remembers compositions; nothing does for a user without a home directory."""
+    try:
+        return Index(default_directory() / "index")
+    except StoreError:  # the configuration may name another place for the store
+        return Index(None)
 
 
 def _run_recorded(session: Session, request: Request, directory: Path | None, index: Index) -> None:

@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _polite_ends() -> Iterator[list[int]]:
-    """Let SIGTERM and SIGHUP end a run as Ctrl-C does; give the number of the one that came."""
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does; give the number of the one that came.
+
+    One that is ignored stays ignored: ``nohup`` wants a run to outlive its terminal.
+    """
     ended: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
@@ -69,7 +72,12 @@ def _polite_ends() -> Iterator[list[int]]:
             ended.append(number)
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield ended
     finally:
@@ -111,7 +119,8 @@ def _run(words: list[str]) -> int:
 
 
 def _tell_person(error: OrchestrateError, kind: str) -> None:
-    print(f"{kind}: {error.render()}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone; the exit code tells
+        print(f"{kind}: {error.render()}", file=sys.stderr)
 
 
 def _tell_program(error: OrchestrateError, kind: str) -> None:

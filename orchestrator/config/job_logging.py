@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.errors import ConfigError
 
 
-def configure(content: Any, verbose: bool | str | Sequence[str]) -> None:
+def configure(content: Any, verbose: Any) -> None:
     """Configure logging, as Hydra's ``configure_log`` does.
 
     Args:
@@ -33,7 +33,12 @@ def configure(content: Any, verbose: bool | str | Sequence[str]) -> None:
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 
-def _loggers(verbose: bool | str | Sequence[str]) -> Sequence[str | None]:
+def _loggers(verbose: Any) -> Sequence[str | None]:
     if isinstance(verbose, bool):
         return [None] if verbose else []
-    return [verbose] if isinstance(verbose, str) else verbose
+    names = verbose if isinstance(verbose, list) else [verbose]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"expected true, false, or the names of loggers; got {verbose!r}", where="hydra.verbose"
+        )
+    return names

@@ -17,8 +17,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser import types as parsed
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
@@ -27,12 +29,14 @@ from omegaconf.basecontainer import BaseContainer
 
 from orchestrator.config.compose import Composer
 from orchestrator.config.purity import PURE
-from orchestrator.config.remembered import MARK, now_mark
+from orchestrator.config.remembered import MARK, hiding, now_mark
 from orchestrator.config.seen import Seen, content, kind, listing
 
 #: ``${python_version:}`` is the same for the same Python, which is remembered too.
 _SAME: Final = PURE | {"python_version"}
 _HYDRAS: Final = f"{FileConfigSource.__module__}.{FileConfigSource.__name__}"
+#: Who registers nodes that change with Hydra's version or our code only.
+_KNOWN: Final = ("hydra", "orchestrate")
 
 
 class Recording:
@@ -92,10 +96,14 @@ class Recording:
                 self.doubt(f"${{{name}:...}} takes what ${{now:...}} gives")
             elif name == "oc.env" and args:
                 self.variables.add(str(args[0]))
-            elif name == "now" and self._marking and len(args) == 1:
-                return now_mark(str(args[0]))
-            found = resolver(config, parent, node, args, args_str)
-            if name not in _SAME and self._matters(name, found):
+            marked = name == "now" and self._marking and len(args) == 1
+            if marked:
+                found: Any = now_mark(str(args[0]))
+            else:
+                found = resolver(config, parent, node, args, args_str)
+            if self._takes_apart(args[:1] if name == "oc.env" else args, found):
+                self.doubt(f"${{{name}:...}} makes something of a variable's value")
+            if name not in _SAME and not marked and self._matters(name, found):
                 self.doubt(f"${{{name}:...}} may give another value next time")
             return found
 
@@ -105,6 +113,14 @@ class Recording:
         if self._merging:
             return OmegaConf.is_config(found)
         return self._strict and not (name == "hydra" and self._marking)
+
+    def _takes_apart(self, args: tuple[Any, ...], found: Any) -> bool:
+        """Whether *found* may say something of a variable's value, which could not be hidden."""
+        if isinstance(found, bool) or found is None or any(found is arg for arg in args):
+            return False
+        hidden = hiding(sorted(self.variables))
+        texts = [f"{arg}\n" for arg in args]  # no value is a whole text: short ones are no secrets
+        return any(hidden.hide_text(text) != text for text in texts)
 
     def doubt(self, reason: str) -> None:
         """Note why this cannot be remembered."""
@@ -127,6 +143,8 @@ class RecordingComposer(Composer):
         try:
             super().__enter__()
             self._watch_files()
+            self._watch_nodes()
+            self._watch_shuffling()
             self._watch_resolvers()
         except BaseException:
             self.stop()
@@ -153,6 +171,29 @@ class RecordingComposer(Composer):
         self._undo.append(lambda: types.__setitem__("file", before))
         path = self._hydra.config_loader.get_search_path()
         self._hydra.config_loader = _Loader(path, self.recording)
+
+    def _watch_nodes(self) -> None:
+        store = ConfigStore.instance()
+        load = store.load
+
+        def watched(config_path: str) -> ConfigNode:
+            found = load(config_path)
+            if found.provider not in _KNOWN:
+                self.recording.doubt(f"{config_path} is registered by code, which may change")
+            return found
+
+        vars(store)["load"] = watched
+        self._undo.append(lambda: vars(store).pop("load"))
+
+    def _watch_shuffling(self) -> None:
+        shuffle = vars(parsed)["shuffle"]
+
+        def watched(values: list[Any]) -> None:
+            self.recording.doubt("shuffle(...) gives another order next time")
+            shuffle(values)
+
+        vars(parsed)["shuffle"] = watched
+        self._undo.append(lambda: vars(parsed).__setitem__("shuffle", shuffle))
 
     def _watch_resolvers(self) -> None:
         known = BaseContainer._resolvers  # OmegaConf has no public list of them

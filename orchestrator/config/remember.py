@@ -30,8 +30,12 @@ from orchestrator.locations import bundled
 from orchestrator.store import digests
 from orchestrator.store.index import Index
 
+#: How long a composition is remembered: some command lines are never given again.
+_KEPT_S: Final = 90 * 86400.0
 _NO_JSON: Final = (ValueError, TypeError, AttributeError, KeyError)
 _OURS: Final = "hydra_plugins.orchestrate."
+#: Hydra's own sources: its files, and what code has registered.
+_HYDRAS: Final = (("pkg", "hydra.conf"), ("structured", ""))
 #: Decide the variants; resolved for good, so that nothing in them may change by itself.
 _DECIDING: Final = ("sweeper", "launcher", "callbacks", "mode", "output_subdir", "verbose")
 _BLOCK: Final = re.compile(r"^(?= {0,2}[^\s-])", re.MULTILINE)
@@ -77,7 +81,7 @@ def remember(
     text = encoded(request, sorted({*recording.variables, *content["named"]}), content)
     if text is None:
         return "values of environment variables cannot be told apart in it"
-    index.set(request.key, text)
+    index.set(request.key, text, keep_s=_KEPT_S)
     return ""
 
 
@@ -91,7 +95,7 @@ def _doubt_plugins(recording: Recording) -> None:
 def _doubt_sources(recording: Recording, batch: Batch) -> None:
     found = {source for one in batch.variants for source in _sources(one)}
     for schema, path in sorted({*found, *sources_of(batch.hydra)}):
-        if schema not in ("file", "structured") and path != "hydra.conf":
+        if schema != "file" and (schema, path) not in _HYDRAS:
             recording.doubt(f"the search path has {schema}://{path}")
 
 
@@ -137,7 +141,6 @@ def _content(recording: Recording, batch: Batch, composed: Composition) -> dict[
         "sweep": batch.sweep,
         "named": list(composed.environment),
         "announcement": asdict(told) if told else None,
-        "output_subdir": str(batch.hydra.hydra.output_subdir),
         "verbose": verbose_of(batch.hydra),
         "seen": recording.seen.as_json(),
     }
@@ -152,7 +155,7 @@ def _variants(
     for one, point in zip(batch.variants, composed.points, strict=True):
         saved = one.texts if isinstance(one, Settled) else saved_texts(in_place, one.overrides)
         texts = [saved[name] for name in SAVED]
-        if MARK in "".join(texts).replace(HERE, ""):
+        if "".join(texts).count(MARK) != (0 if batch.sweep else 1):  # a single run's directory
             recording.doubt("a configuration has a text that marks something here")
         groups = point.config.model_dump(mode="json")
         variants.append(
@@ -160,6 +163,7 @@ def _variants(
                 "index": point.index,
                 "name": point.name,
                 "overrides": list(point.overrides),
+                "folder": _folder(one),
                 "config": [values.add(group) for group in groups.values()],
                 "texts": [[blocks.add(block) for block in _BLOCK.split(text)] for text in texts],
             }
@@ -170,6 +174,10 @@ def _variants(
         "values": values.items,
         "blocks": blocks.items,
     }
+
+
+def _folder(one: Composed | Settled) -> str:
+    return one.folder if isinstance(one, Settled) else str(one.config.hydra.output_subdir)
 
 
 class _Table:

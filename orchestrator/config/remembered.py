@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,11 +24,11 @@ from orchestrator.config.seen import Seen
 from orchestrator.config.surroundings import module_path, surroundings
 from orchestrator.locations import bundled
 from orchestrator.plan.secrets import Secrets
-from orchestrator.report.directories import make_exclusively
+from orchestrator.report.directories import SWEPT, make_exclusively, reserved
 from orchestrator.store import digests
 from orchestrator.store.index import Index
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 #: The files that Hydra saves of a variant, in the order in which their texts are kept.
 SAVED: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _PLAIN: Final = re.compile(r"/[\w./=+,-]*", re.ASCII)
@@ -93,8 +94,10 @@ def config_folders(config_dir: str | Path | None) -> tuple[str, ...]:
     return (*first, *mine, str(own))
 
 
-def recall(request: Request, index: Index) -> Composition | None:
+def recall(request: Request, index: Index, until: ExitStack) -> Composition | None:
     """Return the remembered composition of *request*, or None when it has to be composed.
+
+    Its run lies within *until*, which gives a sweep's directory back when nothing came of it.
 
     None is returned unless everything that was read to compose it is as it was: files, the absence
     of files, listings, environment variables, and :func:`surroundings`. A damaged entry is None.
@@ -106,7 +109,7 @@ def recall(request: Request, index: Index) -> Composition | None:
     if digests.of_bytes(body.encode()) != digest:
         return None
     try:
-        return _recalled(json.loads(body), request)
+        return _recalled(json.loads(body), request, until)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None  # written by another version
 
@@ -149,7 +152,7 @@ def encoded(request: Request, names: Sequence[str], content: Mapping[str, Any]) 
     return f"{digests.of_bytes(body.encode())}\n{body}"
 
 
-def _recalled(entry: Any, request: Request) -> Composition | None:
+def _recalled(entry: Any, request: Request, until: ExitStack) -> Composition | None:
     if entry["format"] != FORMAT or entry["around"] != request.around:
         return None
     names = list(entry["variables"])
@@ -161,10 +164,10 @@ def _recalled(entry: Any, request: Request) -> Composition | None:
         return None
     if not Seen.from_json(content["seen"]).holds():
         return None
-    return _decoded(content)
+    return _decoded(content, until)
 
 
-def _decoded(content: Mapping[str, Any]) -> Composition:
+def _decoded(content: Mapping[str, Any], until: ExitStack) -> Composition:
     values = {name: os.environ.get(name, "") for name in content["named"]}
     when = datetime.now()  # local time, as Hydra's ${now:}
     told = content["announcement"]
@@ -172,7 +175,7 @@ def _decoded(content: Mapping[str, Any]) -> Composition:
         points=[_point(content, one) for one in content["variants"]],
         sweep=content["sweep"],
         environment=dict(sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))),
-        reserve=partial(_reserve, content, when),
+        reserve=partial(_reserve, content, when, until),
         log_to=partial(_log_to, content, when),
         announcement=Announcement(**told) if told else None,
     )
@@ -186,23 +189,25 @@ def _point(content: Mapping[str, Any], one: Mapping[str, Any]) -> Point:
         name=one["name"],
         overrides=one["overrides"],
         config=Config.model_validate(dict(zip(content["groups"], values, strict=True))),
-        save=partial(_save, content["output_subdir"], texts),
+        save=partial(_save, one["folder"], texts),
     )
 
 
-def _save(subdir: str, texts: Sequence[str], directory: Path) -> Path:
-    folder = directory / subdir
+def _save(below: str, texts: Sequence[str], directory: Path) -> Path:
+    folder = directory / below
     folder.mkdir(exist_ok=True)
     for name, text in zip(SAVED, texts, strict=True):
         (folder / name).write_text(_placed(text, directory), encoding="utf-8")
     return folder
 
 
-def _reserve(content: Mapping[str, Any], when: datetime) -> Path:
-    directory = make_exclusively(Path(_dated(content["directory"], when)))
-    if content["sweep"]:
-        text = _placed(content["multirun"], directory)
-        (directory / "multirun.yaml").write_text(text, encoding="utf-8")
+def _reserve(content: Mapping[str, Any], when: datetime, until: ExitStack) -> Path:
+    wanted = Path(_dated(content["directory"], when))
+    if not content["sweep"]:
+        return make_exclusively(wanted)
+    directory = until.enter_context(reserved(wanted))
+    text = _placed(content["multirun"], directory)
+    (directory / SWEPT).write_text(text, encoding="utf-8")
     return directory
 
 
@@ -214,6 +219,7 @@ def _log_to(content: Mapping[str, Any], when: datetime, directory: Path) -> None
 # not remembered (see remember()).
 MARK: Final = "orchestrate0mark0"
 HERE: Final = f"{MARK}here0"
+_PLACE: Final = re.compile(rf"^( *)(\w+): {HERE}$", re.MULTILINE)
 _NOW: Final = re.compile(rf"{MARK}now0([0-9a-f]*)0")
 
 
@@ -227,10 +233,20 @@ def _dated(text: str, when: datetime) -> str:
 
 
 def _placed(text: str, directory: Path) -> str:
-    shown = str(directory)
-    return text.replace(
-        HERE, shown if _PLAIN.fullmatch(shown) else json.dumps(shown, ensure_ascii=False)
-    )
+    return _PLACE.sub(lambda found: _line(len(found[1]) // 2, found[2], str(directory)), text)
+
+
+def _line(depth: int, key: str, value: str) -> str:
+    """Return ``key: value`` as OmegaConf writes it *depth* levels deep, where it may be folded."""
+    if _PLAIN.fullmatch(value):
+        return f"{'  ' * depth}{key}: {value}"
+    import yaml
+
+    content: Any = {key: value}
+    for _ in range(depth):
+        content = {"_": content}
+    text = yaml.dump(content, allow_unicode=True, default_flow_style=False)
+    return "\n".join(text.rstrip("\n").split("\n")[depth:])
 
 
 def _replaced(value: Any, directory: Path, when: datetime) -> Any:

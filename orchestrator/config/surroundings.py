@@ -28,8 +28,8 @@ def surroundings(path: Sequence[str], further: Iterable[str] = ()) -> str:
     """Return a digest of all that decides how this process composes, whatever it composes.
 
     Our own schema and code, what is installed on the module search *path* and the RECORDs of the
-    libraries that compose, all files of Hydra plugins, Python's version, and variables that Hydra
-    itself reads.
+    libraries that compose, all files of Hydra plugins, Python's version and ``-W``, and
+    variables that Hydra itself reads.
 
     Args:
         path: Absolute folders, as in ``sys.path``.
@@ -39,6 +39,7 @@ def surroundings(path: Sequence[str], further: Iterable[str] = ()) -> str:
         "surroundings",
         {
             "python": sys.version,
+            "warnings": sys.warnoptions,  # a warning that is shown is no part of what is remembered
             "code": _own_code(),
             "installed": {folder: _installed(folder) for folder in path},
             "plugins": _plugins([*(f"{folder}/{_NAMESPACE}" for folder in path), *further]),

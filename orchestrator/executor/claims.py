@@ -38,6 +38,7 @@ class Claims:
         self._store = store
         self._machine = MachineLock()
         self._taken: set[object] = set()
+        self._given: list[Claim] = []
 
     @property
     def machine(self) -> list[int]:
@@ -63,7 +64,7 @@ class Claims:
         if lock is None:
             return "another worker is building the same"
         if not action.devices:
-            return Claim(locks=[lock])
+            return self._give(Claim(locks=[lock]))
         alone = stage.device is Use.ALONE
         use = (action.devices, alone)
         taken = None if use in self._taken else try_devices(action.devices, alone=alone)
@@ -72,8 +73,14 @@ class Claims:
             lock.release()
             return "no GPU is free"
         device, of_device = taken
-        return Claim(locks=[lock, of_device], device=device)
+        return self._give(Claim(locks=[lock, of_device], device=device))
 
     def release(self) -> None:
-        """Let go of the machine's lock."""
+        """Let go of everything, whatever ended the run: workers hold on what they were handed."""
+        for claim in self._given:
+            claim.release()
         self._machine.release()
+
+    def _give(self, claim: Claim) -> Claim:
+        self._given.append(claim)
+        return claim

@@ -7,6 +7,7 @@ never a result: an index that is lost costs some guesses.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from orchestrator.store import digests
 from orchestrator.store.index import Index
 
 _KEPT: Final = 9
+#: A write that took longer waited for a lock that somebody forgot, and so would the next.
+_SLOW_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Costs:
         self._wanted, self._index, self._secrets = wanted, index, secrets
         self._kinds: dict[str, tuple[str, str, str]] = {}
         self._known: dict[str, list[Cost]] = {}
+        self._writes = True
 
     def narrow(self, action: Action) -> list[Cost]:
         """Return what the same stage took for the same model, newest last; often empty."""
@@ -63,13 +67,22 @@ class Costs:
         return self.narrow(action) or self._read(self._kinds_of(action)[2])
 
     def add(self, action: Action, cost: Cost) -> None:
-        """Remember what a successful action took. Of two processes at once one may be lost."""
+        """Remember what a successful action took. Of two processes at once one may be lost.
+
+        An index that somebody keeps locked is not written any more: nobody waits for guesses.
+        """
         for kind in self._kinds_of(action):
-            self._known.pop(kind, None)  # another process may have added some
-            costs = [*self._read(kind), cost][-_KEPT:]
-            self._known[kind] = costs
-            text = ";".join(f"{one.seconds:.4g} {one.peak_bytes}" for one in costs)
-            self._index.set(kind, text)
+            if self._writes:
+                self._known.pop(kind, None)  # another process may have added some
+            self._known[kind] = [*self._read(kind), cost][-_KEPT:]
+            if self._writes:
+                self._write(kind)
+
+    def _write(self, kind: str) -> None:
+        text = ";".join(f"{one.seconds:.4g} {one.peak_bytes}" for one in self._known[kind])
+        begun = time.monotonic()
+        self._index.set(kind, text)
+        self._writes = time.monotonic() - begun < _SLOW_S
 
     def _kinds_of(self, action: Action) -> tuple[str, str, str]:
         found = self._kinds.get(action.id)

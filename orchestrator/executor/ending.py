@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +31,16 @@ from orchestrator.store.store import Store
 class Running:
     """A started action: its locks, the worker's directory, and when it began (monotonic, in s).
 
-    *alone*: nothing else is started until it ends. *seconds* is how long it took in the end.
+    It has not begun before the server has imported what it needs. *alone*: nothing else is started
+    until it ends. *seconds* is how long it took in the end.
     """
 
     action: Action
     resolved: Resolved
     claim: Claim
     directory: Path
-    begun: float
     alone: bool
+    begun: float = math.inf
     timed_out: bool = False
     seconds: float = 0.0
 

@@ -20,10 +20,15 @@ from orchestrator.plan.sources import (
     record_path,
 )
 
+#: What the warm server imports; see :mod:`orchestrator.executor.needs`.
+PRELOADED: Final = frozenset(
+    {
+        *("numpy", "onnx", "onnxruntime", "onnxscript"),
+        *("onnxsim", "pillow", "safetensors", "torch"),
+    }
+)
 #: The name at the beginning of a requirement (PEP 508).
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-#: The first part of a RECORD's line that lists a Python module.
-_TOP: Final = re.compile(r"^(\w+)(?:/__init__)?\.py,", re.MULTILINE)
 
 
 @dataclass(kw_only=True)
@@ -65,14 +70,15 @@ def classify(names: Collection[str], search_path: Sequence[str]) -> Imported:
                 queue.append(other)
             elif _could_be_module(other, found.local) and not find_source(other, search_path):
                 found.absent.add(other)
-    found.distributions |= _loaded_before(found.distributions)
+    found.distributions |= _preloaded(found.distributions)
     return found
 
 
-def _loaded_before(distributions: Collection[str]) -> set[str]:
-    """Return what *distributions* require, directly or not, and is loaded.
+def _preloaded(distributions: Collection[str]) -> set[str]:
+    """Return those of :data:`PRELOADED` that *distributions* require, directly or not.
 
-    What the warm server had imported before is no new module when one of them imports it.
+    Where the server had imported one before, it is no new module when a package imports it; so it
+    counts in any case, and a record is the same whatever the server had to import.
     """
     found: set[str] = set()
     queue, seen = sorted(distributions), {_normal(name) for name in distributions}
@@ -81,8 +87,8 @@ def _loaded_before(distributions: Collection[str]) -> set[str]:
             if name not in seen:
                 seen.add(name)
                 queue.append(name)
-                if _is_loaded(name):
-                    found.add(_name(Path(str(record_path(name))).parent))
+                if name in PRELOADED and _is_installed(name):
+                    found.add(name)
     return found
 
 
@@ -102,13 +108,11 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _is_loaded(distribution: str) -> bool:
-    """Whether a package or module of *distribution* has been imported."""
+def _is_installed(distribution: str) -> bool:
     try:
-        _, text = _record_text(distribution)
+        return record_path(distribution) is not None
     except importlib.metadata.PackageNotFoundError:
         return False
-    return any(match[1] in sys.modules for match in _TOP.finditer(text))
 
 
 def _could_be_module(name: str, local: Collection[str]) -> bool:

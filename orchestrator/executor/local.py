@@ -153,7 +153,6 @@ class LocalExecutor:
         except KeyboardInterrupt:
             self._settling.outcome.interrupted = True
         finally:
-            self._workers.release()
             self._claims.release()
         return self._settling.close()
 
@@ -166,12 +165,12 @@ class LocalExecutor:
             if verdict is Verdict.SKIP:
                 self._settle(action, None)
             elif verdict is Verdict.OPEN and action.id not in self._resolved:
-                self._resolve(action, waited=False)
+                self._resolve(action, missed=False)
             if self._settling.stopped:
                 return
 
-    def _resolve(self, action: Action, *, waited: bool) -> None:
-        """Settle *action* from the store, or make it ready."""
+    def _resolve(self, action: Action, *, missed: bool) -> None:
+        """Settle *action* from the store, where it was *missed* before, or make it ready."""
         try:
             resolved = self._resolver.resolve(action, self._results)
         except StoreError:
@@ -183,8 +182,8 @@ class LocalExecutor:
         anew = action.stage in self._rebuild or action.id in self._graph.fresh
         result = resolved.result or (self._built.get(resolved.key) if anew else None)
         if result is not None:
-            # Built in this run under another name, or by a process that was waited for.
-            shared = waited or result.key in self._built
+            # Built meanwhile: by another process, or here under another name.
+            shared = missed or result.key in self._built
             status: Status = "shared" if shared else "cached"
             self._settle(action, Finished(status=status, result=result))
         elif (failed := self._known_failure(action, resolved, anew=anew)) is not None:
@@ -214,24 +213,41 @@ class LocalExecutor:
         """Start what slots, memory and locks allow; what runs alone when nothing else does."""
         self._blocked = False
         self._claims.begin_round()
-        for action in self._ready.ordered():
-            if not self._workers.free or self._settling.stopped:
-                return
-            if action in self._ready and self._memory.fits(action):
-                self._try_start(action)
+        self._start_beside()
         for action in self._ready_alone.ordered():
             if self._workers or self._schedule.has_candidates or self._settling.stopped:
                 return
             if action in self._ready_alone:
                 self._try_start(action)
 
-    def _try_start(self, action: Action) -> None:
+    def _start_beside(self) -> None:
+        """Start what may run beside others; a few pass the first for which there is no room."""
+        waits: Action | None = None
+        for action in self._ready.ordered():
+            if not self._workers.free or self._settling.stopped:
+                return
+            if action not in self._ready or self._park(action):
+                continue
+            if self._memory.fits(action):
+                self._try_start(action)
+                if waits is not None and action in self._workers:
+                    self._memory.pass_over(waits)
+            else:
+                waits = waits or action
+            if waits is not None and not self._memory.has_patience(waits):
+                return
+
+    def _park(self, action: Action) -> bool:
+        """Set *action* aside if the same is being made here, until that ends."""
         key = self._resolved[action.id].key
-        if self._workers.makes(key):
-            self._queue_of(action).discard(action)
-            self._parked.setdefault(key, []).append(action)
-            return
-        claim = self._claims.take(action, key)
+        if not self._workers.makes(key):
+            return False
+        self._queue_of(action).discard(action)
+        self._parked.setdefault(key, []).append(action)
+        return True
+
+    def _try_start(self, action: Action) -> None:
+        claim = self._claims.take(action, self._resolved[action.id].key)
         if isinstance(claim, str):
             self._blocked = True
             if action.id not in self._waited:
@@ -239,9 +255,8 @@ class LocalExecutor:
                 self._listener.waiting(action, claim)
             return
         # Somebody may have finished it between the look-up and the lock.
-        self._resolve(action, waited=action.id in self._waited)
-        now = self._resolved.get(action.id)
-        if now is not None and now.key == key:
+        self._resolve(action, missed=True)
+        if action.id in self._resolved:
             self._start(action, claim)
         else:
             claim.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ from orchestrator.store.trees import Trees
 _SHARE: Final = 0.8
 #: The next worker may need a little more than the largest so far.
 _MARGIN: Final = 1.2
+#: How many starts an action that waits for room lets pass.
+_PATIENCE: Final = 4
 _MEMINFO: Final = Path("/proc/meminfo")
 
 
@@ -44,6 +47,7 @@ class Memory:
         self._taken: dict[str, int] = {}
         self._used = 0
         self._declared: dict[str, int] = {}
+        self._passed: Counter[str] = Counter()
 
     @property
     def limit_bytes(self) -> int:
@@ -65,7 +69,18 @@ class Memory:
 
     def fits(self, action: Action) -> bool:
         """Whether *action* may run beside what runs now; alone, everything may."""
-        return not self._taken or self._used + self.need(action) <= self.limit_bytes
+        found = not self._taken or self._used + self.need(action) <= self.limit_bytes
+        if found:
+            self._passed.pop(action.id, None)
+        return found
+
+    def has_patience(self, action: Action) -> bool:
+        """Whether others may still start before *action*, for which there was no room."""
+        return self._passed[action.id] < _PATIENCE
+
+    def pass_over(self, action: Action) -> None:
+        """Note that another one was started before *action*, for which there was no room."""
+        self._passed[action.id] += 1
 
     def take(self, action: Action) -> None:
         """Count *action* among those that run."""

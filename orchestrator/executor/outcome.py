@@ -17,7 +17,8 @@ class Finished:
     """The end of one action.
 
     Attributes:
-        status: ``shared`` means that another process built it while this one waited.
+        status: ``shared`` means that it was built meanwhile: by another process, or here for an
+            equal action.
         result: The result, when there is one.
         error: Why it failed, or why it was skipped.
         key: The action key as far as it was known; of a skipped action it is empty.

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from orchestrator.errors import WorkerLostError
 from orchestrator.executor.server import MESSAGE_BYTES
+from orchestrator.store.store import explained
 
 # The bytes of a sum depend on how many threads add; and a process with threads must not fork.
 _ONE_THREAD: Final = (
@@ -103,7 +104,8 @@ class Pool:
             The worker's number, which its events carry.
 
         Raises:
-            WorkerLostError: the server is gone.
+            WorkerLostError: the server is gone, or cannot be started.
+            StoreError: it cannot write a log.
         """
         self._next += 1
         read, write = os.pipe()
@@ -115,6 +117,9 @@ class Pool:
                 "needs": list(needs),
             }
             self._send(request, [write, *locks])
+        except BaseException:
+            os.close(read)
+            raise
         finally:
             os.close(write)
         os.set_blocking(read, False)
@@ -179,19 +184,27 @@ class Pool:
         self._pids.clear()
 
     def _start(self) -> socket.socket:
+        with explained(self._log.parent):
+            log = self._log.open("wb")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self._log.open("wb") as log:
-            # -P: nothing in the working directory may shadow a library that the server imports.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._base,
-                start_new_session=True,
-            )
+        with theirs, log:
+            try:
+                # -P: nothing in the working directory may shadow a library that the server imports.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self._base,
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                ours.close()
+                text = f"the worker server cannot be started: {exc.strerror}"
+                hint = "this machine may have too many processes, or too little memory"
+                raise WorkerLostError(text, hint=hint) from exc
         self._selector.register(ours, selectors.EVENT_READ, "server")
         return ours
 

@@ -6,8 +6,8 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from orchestrator.errors import WorkerLostError
 from orchestrator.executor.claims import Claim
 from orchestrator.executor.ending import Running
 from orchestrator.executor.memory import Memory
@@ -20,6 +20,8 @@ from orchestrator.plan.graph import Action
 from orchestrator.plan.resolve import Resolved
 from orchestrator.store.results import Result
 from orchestrator.store.store import Store, explained
+
+_LONGEST_S: Final = 3600.0  # epoll counts no further than 24 days
 
 
 class Workers:
@@ -93,7 +95,7 @@ class Workers:
             alone: Nothing else runs until it has ended.
 
         Raises:
-            WorkerLostError: the server is gone; the claim is released.
+            WorkerLostError: the server is gone.
             StoreError: the store cannot be written.
         """
         directory = self._scratch / f"{action.stage}-{action.id[:12]}-{time.time_ns()}"
@@ -102,18 +104,9 @@ class Workers:
             directory.mkdir()
             (directory / REQUEST).write_text(json.dumps(request))
         held = [*(lock.descriptor for lock in claim.locks), *machine]
-        try:
-            worker = self._pool.submit(directory, modules_for([action]), held)
-        except WorkerLostError:
-            claim.release()
-            raise
+        worker = self._pool.submit(directory, modules_for([action]), held)
         self._running[worker] = Running(
-            action=action,
-            resolved=resolved,
-            claim=claim,
-            directory=directory,
-            begun=time.monotonic(),
-            alone=alone,
+            action=action, resolved=resolved, claim=claim, directory=directory, alone=alone
         )
         self._ids.add(action.id)
         self._keys.add(resolved.key)
@@ -130,6 +123,7 @@ class Workers:
         if self._timeout_s is not None:
             begun = [one.begun for one in self._running.values() if not one.timed_out]
             limits += [max(0.0, one + self._timeout_s - now) for one in begun]
+            limits.append(_LONGEST_S)
         found: list[tuple[Running, Ended]] = []
         for event in self._pool.poll(min(limits, default=None)):
             running = self._running.get(event.id)
@@ -152,11 +146,6 @@ class Workers:
         for running in lost:
             running.claim.release()
         return lost
-
-    def release(self) -> None:
-        """Release the locks of all that runs: the workers hold them on."""
-        for running in self._running.values():
-            running.claim.release()
 
     def _forget(self, worker: int) -> Running:
         running = self._running.pop(worker)

@@ -49,7 +49,7 @@ def reserved(wanted: Path) -> Iterator[Path]:
     directory = make_exclusively(wanted)
     try:
         yield directory
-    except BaseException:
+    except (Exception, KeyboardInterrupt):
         if {path.name for path in directory.iterdir()} <= {SWEPT}:
             shutil.rmtree(directory)
             with contextlib.suppress(OSError):  # another run has put something there

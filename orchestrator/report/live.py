@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +70,8 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # a terminal that was closed must not hide the end
+                self._live.stop()
         if self._totals is not None:
             self._totals.stop()
 
@@ -119,7 +121,9 @@ class LiveView:
 
     def _print_totals(self) -> None:
         if self._progress is not None and self._progress.running:
-            self._console.print(f"  {self._progress.totals(time.monotonic())}", soft_wrap=True)
+            totals = f"  {self._progress.totals(time.monotonic())}"
+            with contextlib.suppress(OSError):  # nobody reads: the next event says so to the run
+                self._console.print(totals, soft_wrap=True)
 
     def _render(self) -> Group:
         if self._progress is None:

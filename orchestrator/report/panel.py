@@ -32,7 +32,7 @@ def panel(progress: Progress, now: float, *, width: int, height: int) -> Group:
     most = max(min(_MOST_LINES, height - _BESIDE), 1)
     shown = running if len(running) <= most else running[:most]
     lines: list[RenderableType] = [_lines(shown, now, width)] if shown else []
-    if len(running) > len(shown):
+    if len(running) > len(shown) and height > _BESIDE:
         lines.append(_line(f"{'… and ':>{_TIME + 4}}{len(running) - len(shown)} more"))
     return Group(*lines, _line(f"  {progress.totals(now)}"))
 

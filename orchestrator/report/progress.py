@@ -65,7 +65,7 @@ class Progress:
             self._remaining.renew(now)
             thought = self._remaining.of(action)
             self._running[action.id] = Running(
-                action=action, label=label, begun=now, thought=thought
+                action=action, label=_plain(label), begun=now, thought=thought
             )
 
     def progressed(self, action: Action, done: float, text: str) -> None:
@@ -73,7 +73,7 @@ class Progress:
         with self._lock:
             if action.id in self._running:
                 self._running[action.id].done = done
-                self._running[action.id].text = text
+                self._running[action.id].text = _plain(text)
 
     def finished(self, action: Action, status: Status) -> None:
         """Note the end of an action."""
@@ -105,3 +105,8 @@ class Progress:
             elapsed = {one.action.id: now - one.begun for one in self._running.values()}
             self._left_s = self._countdown.at(now, self._remaining.seconds(elapsed))
         return self._left_s
+
+
+def _plain(text: str) -> str:
+    """Return *text* without line ends and escape sequences: a toolchain may report anything."""
+    return "".join(one if one.isprintable() else " " for one in text)

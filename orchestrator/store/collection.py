@@ -76,8 +76,9 @@ def pin(store: Store, experiments: Mapping[Path, Iterable[str]]) -> None:
     Raises:
         StoreError: the store cannot be written.
     """
-    name = digests.of_bytes(os.fsencode(next(iter(experiments))))
     content = {str(directory): sorted(set(trees)) for directory, trees in experiments.items()}
+    # Named by all of them: a new experiment in the place of one that was removed has its own pin.
+    name = digests.of_json("pin", list(content))
     with explained(store.root):
         write_durably(store.root / "pins" / f"{name}.json", json.dumps(content, indent=1).encode())
 
@@ -200,6 +201,7 @@ def collect(store: Store, max_bytes: int) -> Collected:
 def _collect(store: Store, max_bytes: int) -> Collected:
     _sweep_temporary(store)
     Failures(store.root).prune(before=time.time() - _FAILURES_KEPT_S)
+    store.index.drop_expired()
     pinned = pins(store, prune=True)
     needs: dict[str, set[str]] = {}
     for result in store.results.all():  # several measurements may share a key
@@ -296,4 +298,6 @@ def _gone(directory: Path) -> bool:
         directory.lstat()
     except FileNotFoundError:
         return True
+    except OSError:
+        return False
     return False

@@ -98,13 +98,23 @@ class Index:
             return None
         return found if isinstance(found, str) else None
 
-    def set(self, key: str, value: str) -> None:
-        """Remember text; an index that cannot be written costs time, never a result."""
+    def set(self, key: str, value: str, *, keep_s: float | None = None) -> None:
+        """Remember text, for *keep_s* seconds where that is given.
+
+        An index that cannot be written costs time, never a result.
+        """
         if self._directory is None:
             return
         try:
-            self._open().set(key, value)
+            self._open().set(key, value, expire=keep_s)
         except (sqlite3.Error, OSError, diskcache.Timeout) as exc:
+            self._discard_if_damaged(exc)
+
+    def drop_expired(self) -> None:
+        """Drop what was to be kept for a time that is over."""
+        try:
+            self._open().expire()
+        except (sqlite3.Error, ValueError, OSError, diskcache.Timeout) as exc:
             self._discard_if_damaged(exc)
 
     def close(self) -> None:

@@ -15,7 +15,9 @@ from tests.command import Built, Workplace
 DEMO = ("-m", "precision=fp32,fp16,int8")
 # As the demo, with a short benchmark: what it measures is no test's business.
 QUICK = ("benchmark.warmup_ms=1", "benchmark.measure_ms=1", "benchmark.min_runs=3")
-TINY = ("-m", "model=tiny", "precision=fp32,int8", "benchmark=none")
+# The TorchScript exporter takes a fraction of the time; the demo is exported by dynamo.
+BRIEF = ("exporter=torchscript", "benchmark=none")
+TINY = ("-m", "model=tiny", "precision=fp32,int8", *BRIEF)
 
 PASSING = ("tiny", "talks", "trusted", "from_file")
 FAILING = (
@@ -57,7 +59,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Site:
     )
     make_files(place.directory)
     models = ",".join((*PASSING, *FAILING))
-    return Site(place=place, built=place.build("-m", f"model={models}", "benchmark=none"))
+    return Site(place=place, built=place.build("-m", f"model={models}", *BRIEF))
 
 
 @pytest.fixture(scope="session")

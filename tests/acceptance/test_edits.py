@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import TINY, Site
+from tests.acceptance.conftest import BRIEF, TINY, Site
 from tests.acceptance.files import install_widgets, write_calibration
 from tests.command import Workplace, action
 
@@ -98,7 +98,7 @@ def test_a_cut_artifact_is_found_and_built_again(edited: Workplace) -> None:
 def test_an_upgraded_distribution_exports_again(edited: Workplace) -> None:
     # networks.py imports widgets 1.0; a newer one is installed as pip does it.
     install_widgets(edited.directory / "site", "1.1")
-    arguments = ("model=tiny", "benchmark=none")
+    arguments = ("model=tiny", *BRIEF)
     planned = edited.run("plan", *arguments).out
     built = edited.build(*arguments)
 

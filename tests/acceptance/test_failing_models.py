@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import FAILING, PASSING, Site
+from tests.acceptance.conftest import BRIEF, FAILING, PASSING, Site
 
 # What a message must hold: the thing that is wrong, and where.
 MESSAGES: Mapping[str, tuple[str, ...]] = {
@@ -17,7 +17,7 @@ MESSAGES: Mapping[str, tuple[str, ...]] = {
     "pickled": ("pickled.pt", "can run any code", "allow_pickle=true"),
     "not_a_number": ("scores", "PyTorch model itself gives NaN"),
     "constant": ("scores", "hardly varies across inputs", "min_variation"),
-    "untranslatable": ("eigh", "module 'spectrum'", "networks.py"),
+    "untranslatable": ("eig", "module 'spectrum'", "networks.py"),
     "small_batches": ("model.dims", "8"),  # export and reference may both find it
     "leaves": ("sys.exit('enough')",),
     "wrong_input": ("['x']", "declared are ['image']"),
@@ -66,7 +66,7 @@ def test_the_command_fails_without_a_traceback(gallery: Site) -> None:
 
 
 def test_a_plain_build_names_each_failure(gallery: Site) -> None:
-    ran = gallery.place.run("-m", "model=tiny,constant", "benchmark=none")
+    ran = gallery.place.run("-m", "model=tiny,constant", *BRIEF)
 
     assert ran.code == 1
     assert "FAILED model=constant" in ran.err

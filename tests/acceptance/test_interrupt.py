@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from typing import IO
 
 import psutil
@@ -46,3 +48,21 @@ def test_ctrl_c_in_the_middle(edited: Workplace) -> None:
         one["stage"]: one["state"] for one in edited.run("plan", "--json", *words).json()["actions"]
     }
     assert (states["samples"], states["export"]) == ("cached", "runs")
+
+
+def test_a_hangup_that_nohup_ignores_ends_nothing(edited: Workplace) -> None:
+    command = [sys.executable, "-m", "orchestrator.cli.main", "model=waits", "benchmark=none"]
+    with subprocess.Popen(
+        ["sh", "-c", 'trap "" HUP; exec "$0" "$@"', *command, "model.samples.seed=8"],
+        cwd=edited.directory,
+        env=edited.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, "… export")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait() == INTERRUPTED  # and not 128 + SIGHUP

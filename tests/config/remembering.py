@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,10 @@ def saved(point: Point, *, sweep: bool) -> dict[str, Any]:
 
 
 def recalled(words: Words, index: Index) -> Composition:
-    found = recall(words.request(), index)
+    found = recall(words.request(), index, ExitStack())
     assert found is not None
     return found
 
 
 def gone(words: Words, index: Index) -> bool:
-    return recall(words.request(), index) is None
+    return recall(words.request(), index, ExitStack()) is None

@@ -8,16 +8,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
+from rich.console import Console
 
-from orchestrator.errors import OrchestrateError
+from orchestrator.config.job_logging import configure
+from orchestrator.config.remembered import HERE, recall
+from orchestrator.errors import ConfigError, OrchestrateError, StoreError
+from orchestrator.run import run_remembering
+from orchestrator.session import Options, Session
 from orchestrator.store.index import Index
 from tests.config.compose import write_conf
 from tests.config.remembering import FP16, MINE, Words, fresh, gone, keep, recalled, told
@@ -104,6 +111,45 @@ def test_the_directories_are_those_of_the_moment(index: Index, tmp_path: Path) -
     keep(Words(), index)
     days = {f"{before:%Y-%m-%d}", f"{datetime.now():%Y-%m-%d}"}
     assert recalled(Words(), index).reserve().parent.name in days
+
+
+def test_each_variant_saves_in_its_own_folder(index: Index) -> None:
+    alone = "# @package _global_\n"
+    other = f"{alone}hydra: {{output_subdir: .other}}\n"
+    write_conf(Path.cwd(), {"experiment/one": f"{alone}{{}}\n", "experiment/two": other})
+    words = Words(overrides=("+experiment=one,two",), multirun=True)
+    assert keep(words, index) == ""
+
+    assert told(recalled(words, index)) == fresh(words)
+
+
+@pytest.mark.parametrize("name", ["plain", "a b: #\u00f6\u2028\x7f'", "with spaces " * 9])
+def test_odd_directories_are_written_as_omegaconf_writes_them(name: str, index: Index) -> None:
+    words = Words()
+    keep(words, index)
+    directory = Path.cwd() / name
+    directory.mkdir()
+
+    saved = recalled(words, index).points[0].save(directory) / "hydra.yaml"
+
+    assert saved.read_text() == OmegaConf.to_yaml(OmegaConf.load(saved))
+    assert OmegaConf.load(saved).hydra.runtime.output_dir == str(directory)
+
+
+def test_a_sweep_of_which_nothing_came_leaves_no_directory(index: Index) -> None:
+    file = "hydra.job_logging.handlers.file.filename=missing/x.log"
+    words = Words(overrides=("precision=fp16", "hydra.sweep.dir=out/sweep", file), multirun=True)
+    assert keep(words, index) == ""
+
+    with ExitStack() as until:
+        found = recall(words.request(), index, until)
+        assert found is not None
+        directory = found.reserve()
+        assert (directory / "multirun.yaml").is_file()
+        with pytest.raises(ConfigError, match="missing"), until:
+            found.log_to(directory)
+
+    assert not Path("out").exists()
 
 
 def shadow(work: Path) -> None:
@@ -222,6 +268,83 @@ def test_values_that_hide_each_other_are_not_kept(
 
 
 @pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir='${now:%Y-${oc.env:QD_ONE}}'",
+        "+model.args={a: '${oc.decode:${oc.env:QD_ONE}}'}",
+        "+model.args={a: '${oc.create:${oc.env:QD_ONE}}'}",
+        "+model.args={a: '${oc.env:${oc.env:QD_ONE},none}'}",
+    ],
+)
+def test_what_is_made_of_a_variables_value_is_not_kept(
+    override: str, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QD_ONE", "[s3cr3t-enough]")
+
+    assert "of a variable's value" in keep(Words(overrides=(override,)), index)
+
+
+def test_the_time_in_a_directory_hides_no_variable(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QD_ONE", "s3cr3t-enough")
+    where = "hydra.sweep.dir='out/${oc.env:QD_ONE}/${now:%H}'"
+    words = Words(overrides=(where, "precision=fp16"), multirun=True)
+    assert keep(words, index) == ""
+
+    kept = index.get(words.request().key)
+    assert kept is not None
+    assert "s3cr3t" not in kept
+    assert recalled(words, index).reserve().parent.name == "s3cr3t-enough"
+
+
+@pytest.mark.parametrize("number", ["8", "true"])
+def test_short_numbers_from_variables_are_kept(
+    number: str, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QD_ONE", number)
+    words = Words(overrides=("+model.args={a: '${oc.decode:${oc.env:QD_ONE}}'}",))
+
+    assert keep(words, index) == ""
+    assert told(recalled(words, index)) == fresh(words)
+
+
+def test_what_other_code_registers_is_not_kept(index: Index) -> None:
+    node = {"defaults": ["digits", "_self_"], "name": "stored"}
+    store = ConfigStore.instance()
+    store.store(group="model", name="stored", node=node, provider="other")
+    try:
+        assert "model/stored.yaml is registered by code" in keep(
+            Words(overrides=("model=stored",)), index
+        )
+        assert keep(Words(), index) == ""
+    finally:
+        store.repo["model"].pop("stored.yaml")
+
+
+def test_warnings_that_are_not_shown_are_remembered_apart(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(Words(), index)
+    monkeypatch.setattr(sys, "warnoptions", [*sys.warnoptions, "ignore"])
+
+    assert gone(Words(), index)
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_text_that_looks_like_our_mark_is_not_kept(multirun: bool, index: Index) -> None:
+    words = Words(overrides=(f"experiment.description={HERE}",), multirun=multirun)
+
+    assert "marks something" in keep(words, index)
+
+
+def test_a_shuffled_sweep_is_not_kept(index: Index) -> None:
+    words = Words(overrides=("precision=shuffle(fp32,fp16)",), multirun=True)
+
+    assert "shuffle" in keep(words, index)
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         ("experiment.description=${now:%H}", "${now:...}"),
@@ -269,6 +392,26 @@ def test_a_damaged_entry_is_a_miss(damage: str, index: Index) -> None:
     assert not gone(words, index)
 
 
+@pytest.mark.parametrize("verbose", [1, None, ["orchestrate", 2]])
+def test_what_names_no_loggers(verbose: object) -> None:
+    with pytest.raises(ConfigError, match="names of loggers") as caught:
+        configure({"root": None}, verbose)
+    assert caught.value.where == "hydra.verbose"
+
+
+def test_a_user_without_a_home_directory_names_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")  # what Path.home() gives up on, as without a passwd entry
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    session = Session(Console(quiet=True), Options())
+
+    with pytest.raises(ConfigError, match="no such file"):  # not a word about the store
+        run_remembering(
+            session, ["cache.dir=store", "model.checkpoint.path=missing.pt"], multirun=False
+        )
+    with pytest.raises(StoreError, match="no home directory"):
+        run_remembering(session, [], multirun=False)
+
+
 def test_hydra_is_left_as_it_was(index: Index) -> None:
     keep(Words(), index)
     with pytest.raises(OrchestrateError):
@@ -280,10 +423,11 @@ def test_hydra_is_left_as_it_was(index: Index) -> None:
 
 _RECALL = """
 import json, sys
+from contextlib import ExitStack
 from pathlib import Path
 from orchestrator.config.remembered import Request, recall
 from orchestrator.store.index import Index
-found = recall(Request.of(["precision=fp16"]), Index(Path(sys.argv[1])))
+found = recall(Request.of(["precision=fp16"]), Index(Path(sys.argv[1])), ExitStack())
 heavy = ("hydra", "omegaconf", "yaml", "numpy", "rich")
 print(json.dumps([found is not None, [name for name in heavy if name in sys.modules]]))
 """

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,7 @@ def check(asked: Words, edits: list[tuple[str, str, str, int]]) -> None:
         try:
             for edit in [("wait", "", "", 0), *edits]:
                 apply(edit, work)
-                found = recall(asked.request(), index)
+                found = recall(asked.request(), index, ExitStack())
                 if found is not None:
                     assert told(found) == fresh(asked)
                     continue

@@ -39,6 +39,7 @@ def embed(encoder: torch.nn.Module, count: int, length: int) -> np.ndarray:
     return embedded.numpy()
 
 
+@pytest.mark.slow
 def test_embeddings_equal_those_of_sentence_transformers(encoder: torch.nn.Module) -> None:
     pytest.importorskip("sentence_transformers")
     from sentence_transformers import SentenceTransformer

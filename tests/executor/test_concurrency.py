@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 
 import psutil
+import pytest
 
+from orchestrator.errors import StoreError
+from orchestrator.executor.outcome import Estimates, Finished
 from orchestrator.executor.pool import Pool
-from orchestrator.plan.graph import Action
+from orchestrator.plan.graph import Action, Graph, Variant
 from orchestrator.store.collection import _sweep_temporary, collect, verify
 from orchestrator.store.store import Store
 from tests.executor.processes import answer, is_running, running, until
@@ -68,6 +71,40 @@ def test_one_that_waited_says_shared(place: Place) -> None:
         assert answer(first)["statuses"] == {"slow": "ran"}
     assert place.listener.waits == ["another worker is building the same"]
     assert place.starts("starts") == 1
+
+
+def test_what_another_run_builds_before_its_turn_is_shared(place: Place) -> None:
+    place.write(
+        "def f(*, dims, offset, seed):\n    return image(dims)\n"
+        "def g(*, dims, offset, seed):\n    return image(dims, 1.0)\n"
+    )
+    other = Place(place.root)
+    meanwhile: dict[str, Finished] = {}
+
+    class Meanwhile(Silent):
+        def started(self, action: Action, variants: list[Variant]) -> None:
+            meanwhile.update(other.run("g"))
+
+    place.listener = Meanwhile()
+    found = place.run("f", "g", workers=1)
+    assert {name: one.status for name, one in found.items()} == {"f": "ran", "g": "shared"}
+    assert meanwhile["g"].status == "ran"
+
+
+def test_a_run_that_broke_off_holds_no_lock(place: Place) -> None:
+    """A process may go on after it, and the same key must not wait for itself."""
+
+    class Broken(Silent):
+        def planned(self, graph: Graph, estimates: Estimates, workers: int) -> None:
+            for folder in (place.store / "tmp").glob("session-*/"):
+                folder.rename(place.root / folder.name)
+
+    place.write("def f(*, dims, offset, seed):\n    return image(dims)\n")
+    place.listener = Broken()
+    with pytest.raises(StoreError):
+        place.run("f")
+    assert held(Store(place.store)) == []
+    assert len(list((place.store / "locks").glob("*.key"))) == 1, "it had begun"
 
 
 def test_the_worker_of_a_killed_parent_ends(place: Place) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from orchestrator.errors import StageError, WorkerLostError
@@ -119,6 +121,38 @@ def test_what_takes_too_long_is_ended_with_all_it_started(place: Place) -> None:
     assert verify(Store(place.store)) == []
 
 
+SLOW_IMPORT = """
+import sys, time
+time.sleep(0.6)
+sys.path[:] = [path for path in sys.path if path != {folder!r}]
+del sys.modules["numpy"]
+import numpy
+"""
+
+
+def test_time_counts_from_the_start_of_the_worker(place: Place) -> None:
+    """What the server still imports when the time is over begins later, and is ended then."""
+    place.write(
+        "def f(*, dims, offset, seed):\n"
+        "    (HERE / 'began').touch()\n"
+        "    time.sleep(5)\n"
+        "    (HERE / 'finished').touch()\n"
+        "    return image(dims)\n"
+    )
+    folder = place.root / "first"
+    folder.mkdir()
+    (folder / "numpy.py").write_text(SLOW_IMPORT.format(folder=str(folder)))
+    found = place.run("f", timeout_s=0.5, search_path=[str(folder)])["f"]
+    assert "took longer than 0.5 s" in str(found.error)
+    assert (place.base / "began").exists()
+    assert not (place.base / "finished").exists()
+
+
+def test_a_limit_of_years_is_a_limit(place: Place) -> None:
+    place.write("def f(*, dims, offset, seed):\n    return image(dims)\n")
+    assert place.run("f", timeout_s=1e9)["f"].status == "ran"
+
+
 def test_the_log_is_an_artifact(place: Place) -> None:
     place.write(
         "def f(*, dims, offset, seed):\n"
@@ -129,6 +163,17 @@ def test_the_log_is_an_artifact(place: Place) -> None:
     assert result is not None
     text = (Store(place.store).trees.path(result.log) / "log.txt").read_text()
     assert sorted(set(text.split())) == ["below", "hello"]
+
+
+def test_a_server_that_cannot_be_started_is_one_clear_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("def f(*, dims, offset, seed):\n    return image(dims)\n")
+    monkeypatch.setattr(sys, "executable", str(place.root / "python"))
+    found = place.run("f")["f"]
+    assert isinstance(found.error, WorkerLostError)
+    message = "the worker server cannot be started: No such file or directory"
+    assert found.error.message == message
 
 
 def test_a_server_that_is_killed_is_one_clear_error_and_replaced(place: Place) -> None:

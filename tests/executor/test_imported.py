@@ -1,4 +1,4 @@
-"""Distributions that user code uses only through others, loaded before or not."""
+"""Distributions that user code uses only through others, whatever the server had imported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.executor import imported
+from orchestrator.executor.needs import _MODULES
 
 
 def install(folder: Path, name: str, *requires: str) -> None:
@@ -25,33 +26,20 @@ def install(folder: Path, name: str, *requires: str) -> None:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
-    install(tmp_path, "qd-front", "QD.Middle>=1", "qd-extra; extra == 'more'")
-    install(tmp_path, "qd-middle", "qd-back")
-    for name in ("qd-back", "qd-extra", "qd-other"):
-        install(tmp_path, name)
+    install(tmp_path, "qd-front", "QD.Middle>=1", "pillow; extra == 'images'")
+    install(tmp_path, "qd-middle", "NumPy>=1", "qd-back")
+    install(tmp_path, "qd-back")
     before = set(sys.modules)
-    _forget()
     yield tmp_path
-    _forget()
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
-def _forget() -> None:
-    """A worker asks once; here each test has distributions of its own."""
-    cached = (imported._installed, imported._listings, imported._name)
-    for function in (*cached, imported._record_text, imported._required):
-        function.cache_clear()
-
-
-def test_what_was_loaded_before_counts_where_it_is_required(site: Path) -> None:
-    for name in ("qd_back", "qd_extra", "qd_other", "qd_front"):
-        importlib.import_module(name)
-
-    assert imported.classify({"qd_front"}, sys.path).distributions == {"qd-front", "qd-back"}
-
-
-def test_what_was_not_loaded_does_not(site: Path) -> None:
+def test_what_the_server_imports_counts_where_it_is_required(site: Path) -> None:
     importlib.import_module("qd_front")
 
-    assert imported.classify({"qd_front"}, sys.path).distributions == {"qd-front"}
+    assert imported.classify({"qd_front"}, sys.path).distributions == {"qd-front", "numpy"}
+
+
+def test_all_that_the_server_imports_is_known() -> None:
+    assert set(_MODULES) == imported.PRELOADED

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -22,9 +24,10 @@ from orchestrator.plan.graph import Action, File, Graph, Step, Variant
 from orchestrator.plan.secrets import Secrets
 from orchestrator.stages.catalogue import NAMES
 from orchestrator.stages.catalogue import stage as find_stage
+from orchestrator.store.index import Index
 from orchestrator.store.store import Store
 from tests.executor.processes import PATIENCE_S
-from tests.executor.runs import CONFIG, Place, params
+from tests.executor.runs import CONFIG, Place, Silent, params
 
 GIB = 1 << 30
 NOTES = """
@@ -104,6 +107,21 @@ def test_a_damaged_record_of_costs_is_a_guess_less(tmp_path: Path, text: str) ->
     assert Durations(costs_in(store, graph)).estimate(ran) == find_stage("samples").seconds
 
 
+def test_a_locked_index_is_waited_for_once(tmp_path: Path) -> None:
+    ran, graph = action("one")
+    index = Index(tmp_path, timeout_s=1.2)
+    index.set("it is", "open")
+    costs = Costs(graph.wanted_by(), index, Secrets({}))
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        costs.add(ran, Cost(seconds=1.0, peak_bytes=7))
+    costs.add(ran, Cost(seconds=2.0, peak_bytes=7))
+    assert [cost.seconds for cost in costs.narrow(ran)] == [1.0, 2.0], "known in this run"
+    assert costs.wide(ran) == costs.narrow(ran)
+    assert Costs(graph.wanted_by(), index, Secrets({})).wide(ran) == []
+    index.close()
+
+
 def test_every_stage_says_what_it_needs() -> None:
     for name in NAMES:
         stage = find_stage(name)
@@ -151,6 +169,56 @@ def test_without_room_for_two_they_run_one_after_the_other(place: Place) -> None
     )
     found = outcome(place, "f0", "f1", "f2", workers=3, memory_bytes=1)
     assert {one.status for one in found.finished.values()} == {"ran"}
+
+
+def test_smaller_ones_pass_a_big_one_a_few_times_only(place: Place) -> None:
+    """Each small one runs until the next has begun: so there is never room by itself."""
+    small = """
+def f{n}(*, dims, offset, seed):
+    if dims["batch"] == 1:
+        (HERE / "f{n}").touch()
+        for _ in range(30):
+            if (HERE / "f{next}").exists(): break
+            time.sleep(0.01)
+    return image(dims, {n})
+"""
+    started: list[str] = []
+
+    class Noting(Silent):
+        def started(self, action: Action, variants: list[Variant]) -> None:
+            started.append(variants[0].name)
+
+    names = [f"f{n}" for n in range(9)]
+    place.write(
+        "".join(small.format(n=n, next=n + 1) for n in range(9))
+        + "def big(*, dims, offset, seed):\n    return image(dims, 50)\n"
+    )
+    place.listener = Noting()
+    store = Store(place.store)
+    for name, seconds in {"f0": 100.0, "big": 50.0, **dict.fromkeys(names[1:], 1.0)}.items():
+        measured, graph = action(name)
+        peak = 1000 if name == "big" else 10
+        costs_in(store, graph).add(measured, Cost(seconds=seconds, peak_bytes=peak))
+    store.end()
+    found = outcome(place, *names, "big", memory_bytes=1200)
+    assert {one.status for one in found.finished.values()} == {"ran"}
+    assert 1 <= started.index("big") <= 5, started
+
+
+def test_patience_returns_once_there_was_room(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    big, graph = action("one")
+    memory = Memory(costs_in(store, graph), store.trees, {}, limit_bytes=1)
+    memory.take(big)
+    assert not memory.fits(big)
+    passed = 0
+    while memory.has_patience(big):
+        memory.pass_over(big)
+        passed += 1
+    assert passed > 1
+    memory.give(big)
+    assert memory.fits(big)
+    assert memory.has_patience(big)
 
 
 def test_more_workers_than_cores_is_told_once_something_runs(place: Place) -> None:

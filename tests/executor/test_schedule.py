@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.executor.schedule import Ready, Schedule, Verdict, paths
@@ -141,6 +143,23 @@ def test_the_longest_is_first_and_equals_keep_their_order() -> None:
     ready.add(plan.action("b"))
     assert (order(), len(ready)) == ("bdc", 3)
     assert plan.action("a") not in ready
+
+
+def test_a_skipped_action_counts_the_variants_that_failed(place: Place) -> None:
+    """A thousand names in each of a thousand manifests would be a million."""
+    place.write("def f(*, dims, offset, seed):\n    raise ValueError('no')\n")
+    graph = Graph()
+    samples = Ref(action=add_variant(graph, "f"), output="samples")
+    read = {"reference": samples, "outputs": samples}
+    both, own = (graph.add("judge", {"outputs": [name]}, inputs=read) for name in ("a", "b"))
+    (first,) = graph.variants
+    graph.variants.append(replace(first, index=1, name="g", steps=list(first.steps)))
+    for variant, identity in ((0, both), (1, both), (1, own)):
+        step = Step(role=identity, stage="judge", action=identity, gates=0)
+        graph.variants[variant].steps.append(step)
+    finished = place.run_graph(graph).finished
+    assert str(finished[own].error) == "judge: not needed any more: g failed"
+    assert str(finished[both].error).endswith("all 2 variants that wanted it failed")
 
 
 @pytest.mark.parametrize("rebuild", [(), ("judge",)])

@@ -85,6 +85,7 @@ def test_fp16(encoder: Encoder) -> None:
     assert encoder.least_cosine(lowered) > 0.9995
 
 
+@pytest.mark.slow
 def test_bf16(encoder: Encoder, newer: onnx.ModelProto) -> None:
     lowered, report = lower_to_half(newer, BF16)
     assert report.kept == {}
@@ -94,6 +95,7 @@ def test_bf16(encoder: Encoder, newer: onnx.ModelProto) -> None:
     assert encoder.least_cosine(widen_bf16(lowered), optimize=False) > 0.999
 
 
+@pytest.mark.slow
 def test_fp8(encoder: Encoder, newer: onnx.ModelProto, tmp_path: Path) -> None:
     quantized, report = quantize(
         newer,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -13,6 +16,7 @@ from rich.console import Console
 from orchestrator.executor.outcome import Finished
 from orchestrator.plan.graph import Action, Graph, Step, Variant
 from orchestrator.plan.secrets import Secrets
+from orchestrator.report.console import console
 from orchestrator.report.live import LiveView
 from orchestrator.report.panel import fitted, panel
 from orchestrator.report.progress import Progress
@@ -127,6 +131,51 @@ def test_the_panel_fits(planned: Graph, width: int, height: int) -> None:
     assert lines[-1].startswith("  about 20 s left · 60 running · 0 to go"[: width - 1])
 
 
+def test_the_panel_fits_three_lines(planned: Graph) -> None:
+    progress = Progress(planned, Given(), 2)
+    for action in planned.actions.values():
+        progress.started(action, "one")
+    lines = drawn(progress, 10, 3)
+
+    assert len(lines) < 3
+    assert max(map(cell_len, lines)) <= 10
+
+
+def test_what_a_toolchain_reports_cannot_draw(planned: Graph) -> None:
+    action = next(iter(planned.actions.values()))
+    progress = Progress(planned, Given(), 2)
+    progress.started(action, "one")
+    progress.progressed(action, 0.5, "layer\n\x1b[2J7")
+    row, _ = drawn(progress, 120, 30)
+
+    assert row.rstrip().endswith("one  layer  [2J7")
+
+
+def test_a_terminal_that_was_closed_does_not_hide_the_end(planned: Graph) -> None:
+    ours, theirs = os.openpty()
+    terminal = unbuffered(theirs)
+    with terminal, LiveView(Console(file=terminal, width=80, force_terminal=True)) as view:
+        view.planned(planned, Given(), 2)
+        os.close(ours)
+        with pytest.raises(OSError, match="Input/output"):
+            terminal.write("it is gone\n")
+
+
+def test_a_pipe_without_a_reader_is_said_once_and_to_the_run(
+    planned: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action, variant = named(planned, "one")
+    read, write = os.pipe()
+    os.close(read)
+    with unbuffered(write) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with LiveView(console()) as view:
+            view.planned(planned, Given(), 2)
+            with pytest.raises(BrokenPipeError):
+                view.started(action, [variant])
+            view._print_totals()  # its thread would show a traceback
+
+
 def test_the_panel_says_what_is_known(planned: Graph) -> None:
     first, second, third, *_ = planned.actions.values()
     seconds = {action.stage: 30.0 for action in planned.actions.values()}
@@ -150,6 +199,12 @@ def test_no_time_is_promised_when_nothing_is_known(planned: Graph) -> None:
     _, totals = drawn(progress, 120, 30)
 
     assert totals.rstrip() == f"  1 running · {len(planned.actions) - 1} to go"
+
+
+def unbuffered(descriptor: int) -> io.TextIOWrapper:
+    """Return a file that has nothing left to write when it is closed."""
+    raw: Any = io.FileIO(descriptor, "w")
+    return io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
 
 
 def drawn(progress: Progress, width: int, height: int) -> list[str]:

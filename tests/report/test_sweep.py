@@ -15,7 +15,7 @@ from tests.config.compose import write_conf
 
 MODEL = """\
 name: mine
-factory: nets:Net
+onnx: net.onnx
 inputs: {x: {dtype: float32, shape: [batch, 4]}}
 outputs: [y]
 dims: {batch: {min: 1, opt: 2, max: 4}}
@@ -28,9 +28,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str
     """The directory of a sweep over a broken model, what was printed, and its manifest."""
     place = Workplace.at(tmp_path_factory.mktemp("swept"))
     write_conf(place.directory, {"model/mine": MODEL})
-    (place.directory / "nets.py").write_text("raise ValueError('broken')\n")
+    (place.directory / "net.onnx").write_bytes(b"broken")
     ran = place.run(
-        *("-m", "model=mine", "benchmark=none", "+model.args.k=a/b,a_b"),
+        *("-m", "model=mine", "benchmark=none", "experiment.description=a/b,a_b"),
         *("hydra.sweep.dir=outputs/swept", "hydra.sweeper.max_batch_size=1"),
         "hydra.sweeper.exclude=[{calibration: '${oc.env:TOKEN}'}]",
         env={"TOKEN": "s3cr3t-enough"},
@@ -56,7 +56,7 @@ def test_the_combined_manifest_has_all_variants(
     }
     for entry, last in zip(manifest["variants"], ("a/b", "a_b"), strict=True):
         own = json.loads((directory / entry["directory"] / "manifest.json").read_text())
-        assert entry["overrides"][-1] == f"+model.args.k={last}"
+        assert entry["overrides"][-1] == f"experiment.description={last}"
         for name in ("name", "overrides", "status", "failures", "summary"):
             assert entry[name] == own[name]
 

@@ -300,7 +300,9 @@ def test_provenance_gives_the_module_path_and_source_of_nodes(
     assert all(provenance[name]["source"].startswith("tests/modules/nets.py:") for name in convs)
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize(
+    "exporter", ["torchscript", pytest.param("dynamo", marks=pytest.mark.slow)]
+)
 def test_exporters_do_not_reach_the_terminal_and_repeat_byte_for_byte(
     tmp_path: Path,
     exporter: str,

@@ -128,8 +128,26 @@ def test_the_pin_of_a_directory_that_may_not_be_looked_at_is_kept(
     results = four(store)
     (tmp_path / "file").touch()
     pin(store, {tmp_path / "file" / "experiment": [results[0].outputs["onnx"]]})
-    collect(store, 0)
+    collected = collect(store, 0)
     assert store.trees.check(results[0].outputs["onnx"]) is None
+    assert alive(store, results) == "a"
+    assert collected.unreadable_pins == []
+
+
+def test_an_experiment_in_the_place_of_one_of_a_sweep_leaves_the_pins_of_the_others(
+    store: Store, tmp_path: Path
+) -> None:
+    results = four(store)
+    places = [tmp_path / "sweep" / name for name in "ab"]
+    for place in places:
+        place.mkdir(parents=True)
+    trees = [one.outputs["onnx"] for one in results]
+    pin(store, {place: [tree] for place, tree in zip(places, trees[:2], strict=True)})
+
+    pin(store, {places[0]: [trees[2]]})
+    collect(store, 0)
+
+    assert alive(store, results) == "abc"
 
 
 def test_it_is_refused_while_another_run_uses_the_store(store: Store) -> None:

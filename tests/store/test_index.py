@@ -229,3 +229,17 @@ def test_a_locked_database_is_left_alone(tmp_path: Path) -> None:
         assert impatient.get("kept") == "yes"
     assert (directory / "cache.db").stat().st_ino == inode
     assert Index(directory).get("kept") == "yes"
+
+
+def test_what_is_kept_for_a_time_is_dropped(index: Index, tmp_path: Path) -> None:
+    index.set("over", "x", keep_s=-1)
+    index.set("long", "y", keep_s=3600)
+    index.set("always", "z")
+    assert [index.get(key) for key in ("over", "long", "always")] == [None, "y", "z"]
+
+    index.drop_expired()
+    index.close()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "index" / "cache.db")) as database:
+        kept = {key for (key,) in database.execute("SELECT key FROM Cache")}
+    assert kept == {"long", "always"}
