@@ -69,7 +69,7 @@ _BEFORE: Final[Mapping[str, Sequence[str]]] = {
 def sweep(variants: int, checkpoint: Path | None) -> list[str]:
     """Return the words of a sweep of *variants* variants, an even number."""
     limits = ",".join(f"{1e-3 + number * 1e-6:.6f}" for number in range(variants // 2))
-    more = [f"model.files=[{checkpoint}]"] if checkpoint else []
+    more = [f"+model.files=[{checkpoint}]"] if checkpoint else []
     return [
         *("-m", "precision=fp32,fp16", f"compare.min_variation={limits}", "benchmark=none"),
         *more,

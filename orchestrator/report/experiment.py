@@ -16,7 +16,7 @@ from orchestrator.plan.graph import Variant
 from orchestrator.plan.secrets import Secrets
 from orchestrator.report.directories import link_artifacts, write_logs
 from orchestrator.report.evidence import evidence
-from orchestrator.report.manifest import build_manifest, write_manifest
+from orchestrator.report.manifest import Entries, build_manifest, write_manifest
 from orchestrator.report.objective import numbers, violations
 from orchestrator.report.summary import Summary, summarize
 from orchestrator.store.store import Store, explained
@@ -56,6 +56,7 @@ class Run:
     Attributes:
         started: Unix time of the run's start.
         logs: Stored logs that were read, by the digest of their tree: variants share most.
+        entries: What manifests say of the actions.
     """
 
     variants: Sequence[Variant]
@@ -64,6 +65,7 @@ class Run:
     secrets: Secrets
     started: float
     logs: dict[str, str] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
 
 
 def write_experiment(
@@ -88,7 +90,14 @@ def write_experiment(
         saved = point.save(directory)
         manifest = {
             **build_manifest(
-                variant, run.outcome, summary, statuses, artifacts, run.secrets, run.started
+                variant,
+                run.outcome,
+                summary,
+                statuses,
+                artifacts,
+                secrets=run.secrets,
+                started=run.started,
+                entries=run.entries,
             ),
             "hydra": saved.name,
             "notes": run.secrets.hide(notes),
@@ -97,7 +106,7 @@ def write_experiment(
             directory, {name: run.store.trees.path(digest) for name, digest in artifacts.items()}
         )
         write_logs(directory, _logs(run, variant))
-        write_manifest(directory, manifest)
+        write_manifest(directory, manifest, run.entries)
     return VariantResult(
         name=variant.name,
         passed=summary.passed,

@@ -20,14 +20,37 @@ SCHEMA: Final = 1
 NAME: Final = "manifest.json"
 
 
+class Entries:
+    """The actions of one run as its manifests tell them; variants share most, and their text."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._entries: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._texts: dict[int, str] = {}
+
+    def entry(self, step: Step, status: str, finished: Finished) -> dict[str, Any]:
+        """Return what a manifest says of one step; do not change it."""
+        name = (step.role, step.action, status)
+        if name not in self._entries:
+            entry = self._entries[name] = _action(step, status, finished)
+            self._texts[id(entry)] = json.dumps(entry)
+        return self._entries[name]
+
+    def text(self, item: Any) -> str:
+        """Return *item* as JSON."""
+        return self._texts.get(id(item)) or json.dumps(item)
+
+
 def build_manifest(
     variant: Variant,
     outcome: Outcome,
     summary: Summary,
     statuses: Mapping[str, str],
     artifacts: Mapping[str, str],
+    *,
     secrets: Secrets,
     started: float,
+    entries: Entries,
 ) -> dict[str, Any]:
     """Return the manifest of one variant.
 
@@ -39,6 +62,7 @@ def build_manifest(
         artifacts: Tree digest of each artifact.
         secrets: What must not be written down.
         started: Unix time of the run's start.
+        entries: Those of the same run.
     """
     failures = outcome.failures.get(variant.index, [])
     content = {
@@ -50,7 +74,7 @@ def build_manifest(
         "status": _status(variant, outcome),
         "failures": [_error(error) for error in failures],
         "actions": [
-            _action(step, statuses[step.action], outcome.finished[step.action])
+            entries.entry(step, statuses[step.action], outcome.finished[step.action])
             for step in variant.steps
         ],
         "gates": [
@@ -66,20 +90,20 @@ def build_manifest(
     return hidden
 
 
-def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
+def write_manifest(directory: Path, content: Mapping[str, Any], entries: Entries) -> None:
     """Write the manifest of an experiment directory; the store has all it takes to write it again.
 
     Top-level keys, and the items of top-level lists, have a line each: it can be read, and
     compared with ``diff``.
     """
-    lines = [f" {json.dumps(key)}: {_item(value)}" for key, value in content.items()]
+    lines = [f" {json.dumps(key)}: {_item(value, entries)}" for key, value in content.items()]
     write_atomically(directory / NAME, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def _item(value: Any) -> str:
+def _item(value: Any, entries: Entries) -> str:
     if not isinstance(value, list) or not value:
         return json.dumps(value)
-    return "[\n" + ",\n".join(f"  {json.dumps(one)}" for one in value) + "\n ]"
+    return "[\n" + ",\n".join(f"  {entries.text(one)}" for one in value) + "\n ]"
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orchestrator
 from orchestrator.report.experiment import VariantResult
-from orchestrator.report.manifest import SCHEMA, write_manifest
+from orchestrator.report.manifest import SCHEMA, Entries, write_manifest
 
 KIND: Final = "sweep"
 _STATUSES: Final = ("passed", "failed", "interrupted")
@@ -32,7 +32,8 @@ def write_sweep(
             where another sweeper chose the variants.
         actions: How many actions ended in each status.
     """
-    write_manifest(directory, build_sweep(directory, results, started, matrix, actions))
+    content = build_sweep(directory, results, started, matrix, actions)
+    write_manifest(directory, content, Entries())
 
 
 def build_sweep(
