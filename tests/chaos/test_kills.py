@@ -148,7 +148,8 @@ def moment(
     The work is a number of results in *store*, which has *results* now: a time alone would miss the
     runs of a machine that is busier or idler than it was in the undisturbed run.
     """
-    last = undisturbed.results - (kind != "parent")  # the parent writes directories after it
+    # The parent writes directories after the last; a worker to kill has to be there for a while.
+    last = undisturbed.results - {"parent": 0, "server": 1, "worker": 4}[kind]
     goal = numbers.randint(results, max(results, last))
     delay = numbers.uniform(0, undisturbed.action_s)
     if goal == results:  # before the first: while it plans, or the server imports
@@ -200,7 +201,7 @@ def test_a_sweep_survives_kills(place: Workplace, host: Host, undisturbed: Undis
             half_full(undisturbed, store_root, numbers)
             results = _stored(store_root)
     print(tally)
-    assert min(tally.hit[kind] for kind in KINDS) >= ROUNDS // 10, "kills of each kind hit a run"
+    assert min(tally.hit[kind] for kind in KINDS) >= ROUNDS // 20, "kills of each kind hit a run"
     assert tally.cut >= ROUNDS // 10, "parents were killed in the middle of the work"
     assert tally.again >= ROUNDS // 10, "workers were killed at work"
     sweep = Sweep(directory=place.directory / "outputs" / "last", store=store_root)
