@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Final, Literal
 
 from orchestrator.backends.base import BACKENDS, backend
 from orchestrator.errors import OrchestrateError
+from orchestrator.executor.machine import cores
 from orchestrator.report.table import size_text
 from orchestrator.store.store import Store, default_directory
 
@@ -55,8 +55,7 @@ def examine() -> list[Finding]:
 
 def _python() -> Iterator[Finding]:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    cores = len(os.sched_getaffinity(0))
-    yield Finding(name="python", state="ok", text=f"{version}, {cores} cores, {sys.executable}")
+    yield Finding(name="python", state="ok", text=f"{version}, {cores()} cores, {sys.executable}")
 
 
 def _packages() -> Iterator[Finding]:

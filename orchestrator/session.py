@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from orchestrator.config.composition import Composition
 from orchestrator.config.schema import Cache, Config
 from orchestrator.errors import ConfigError, OrchestrateError
 from orchestrator.executor.local import LocalExecutor
+from orchestrator.executor.machine import cores
 from orchestrator.executor.outcome import Listener, Outcome
 from orchestrator.executor.pool import Pool
 from orchestrator.locations import home_expanded
@@ -264,7 +264,7 @@ class Session:
                     listener,
                     scratch=plan.scratch,
                     base=plan.base,
-                    workers=executor.workers or _cores(),
+                    workers=executor.workers or cores(),
                     memory_bytes=_bytes(executor.memory_gib),
                     timeout_s=executor.timeout_s,
                     rebuild=self._options.rebuild,
@@ -330,10 +330,6 @@ def cache_directory(cache: Cache) -> Path:
         ConfigError, StoreError: it is below a home directory that nobody knows.
     """
     return home_expanded(cache.dir, where="cache.dir") if cache.dir else default_directory()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _bytes(gib: float | None) -> int | None:

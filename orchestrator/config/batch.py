@@ -66,11 +66,6 @@ class Batch:
     hydra: DictConfig
     matrix: Matrix | None = None
 
-    @property
-    def first(self) -> bool:
-        """Whether no other batch of its sweep came before."""
-        return not self.variants or self.variants[0].index == 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class VariantReturn:

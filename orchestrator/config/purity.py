@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.config.schema import KEYED
 from orchestrator.errors import ConfigError
+from orchestrator.plan.secrets import variables
 
 PURE: Final = frozenset(
     {
@@ -59,17 +59,8 @@ def check_purity(cfg: DictConfig) -> None:
 
 
 def environment(configs: Iterable[DictConfig]) -> dict[str, str]:
-    """Return the environment variables that configurations read, with their values.
-
-    The order is the same in every process: what replaces values in keys must not depend on it.
-    """
-    return environment_of_names({name for cfg in configs for name in environment_names(cfg)})
-
-
-def environment_of_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the environment variables *names* with their values, in the order of the longest."""
-    values = {name: os.environ.get(name, "") for name in names}
-    return dict(sorted(values.items(), key=lambda item: (-len(item[1]), item[0])))
+    """Return the environment variables that configurations read, with their values."""
+    return variables({name for cfg in configs for name in environment_names(cfg)})
 
 
 def environment_names(cfg: DictConfig) -> set[str]:

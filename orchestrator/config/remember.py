@@ -24,7 +24,14 @@ from orchestrator.config.remembered import HERE, MARK, SAVED, Request, encoded
 from orchestrator.config.schema import Config
 from orchestrator.config.seen import kind
 from orchestrator.config.surroundings import surroundings
-from orchestrator.config.typed import logging_of, place, saved_texts, sources_of, verbose_of
+from orchestrator.config.typed import (
+    folder_of,
+    logging_of,
+    place,
+    saved_texts,
+    sources_of,
+    verbose_of,
+)
 from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 from orchestrator.store import digests
@@ -163,7 +170,7 @@ def _variants(
                 "index": point.index,
                 "name": point.name,
                 "overrides": list(point.overrides),
-                "folder": _folder(one),
+                "folder": folder_of(one),
                 "config": [values.add(group) for group in groups.values()],
                 "texts": [[blocks.add(block) for block in _BLOCK.split(text)] for text in texts],
             }
@@ -174,10 +181,6 @@ def _variants(
         "values": values.items,
         "blocks": blocks.items,
     }
-
-
-def _folder(one: Composed | Settled) -> str:
-    return one.folder if isinstance(one, Settled) else str(one.config.hydra.output_subdir)
 
 
 class _Table:

@@ -7,9 +7,8 @@ them. What is remembered is JSON, with values of environment variables hidden.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,8 @@ from orchestrator.config.schema import Config
 from orchestrator.config.seen import Seen
 from orchestrator.config.surroundings import module_path, surroundings
 from orchestrator.locations import bundled
-from orchestrator.plan.secrets import Secrets
+from orchestrator.plan.observed import variable
+from orchestrator.plan.secrets import Secrets, variables
 from orchestrator.report.directories import SWEPT, make_exclusively, reserved
 from orchestrator.store import digests
 from orchestrator.store.index import Index
@@ -114,18 +114,14 @@ def recall(request: Request, index: Index, until: ExitStack) -> Composition | No
         return None  # written by another version
 
 
-def variables(names: Sequence[str]) -> dict[str, str]:
-    """Return a digest of each variable's value; an empty text for one that is not set."""
-    values = {name: os.environ.get(name) for name in sorted(names)}
-    return {
-        name: "" if value is None else digests.of_bytes(os.fsencode(value))
-        for name, value in values.items()
-    }
-
-
-def hiding(names: Sequence[str]) -> Secrets:
+def hiding(names: Iterable[str]) -> Secrets:
     """Return what hides the values of the variables *names*."""
-    return Secrets({name: os.environ.get(name, "") for name in names})
+    return Secrets(variables(names))
+
+
+def _digests(names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of each variable's value; an empty text for one that is not set."""
+    return {name: variable(name) for name in sorted(names)}
 
 
 def encoded(request: Request, names: Sequence[str], content: Mapping[str, Any]) -> str | None:
@@ -145,7 +141,7 @@ def encoded(request: Request, names: Sequence[str], content: Mapping[str, Any]) 
         {
             "format": FORMAT,
             "around": request.around,
-            "variables": variables(names),
+            "variables": _digests(names),
             "content": hidden,
         }
     )
@@ -156,7 +152,7 @@ def _recalled(entry: Any, request: Request, until: ExitStack) -> Composition | N
     if entry["format"] != FORMAT or entry["around"] != request.around:
         return None
     names = list(entry["variables"])
-    if variables(names) != entry["variables"]:
+    if _digests(names) != entry["variables"]:
         return None
     content = hiding(names).reveal(entry["content"])
     further = content["plugins"]
@@ -168,13 +164,12 @@ def _recalled(entry: Any, request: Request, until: ExitStack) -> Composition | N
 
 
 def _decoded(content: Mapping[str, Any], until: ExitStack) -> Composition:
-    values = {name: os.environ.get(name, "") for name in content["named"]}
     when = datetime.now()  # local time, as Hydra's ${now:}
     told = content["announcement"]
     return Composition(
         points=[_point(content, one) for one in content["variants"]],
         sweep=content["sweep"],
-        environment=dict(sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))),
+        environment=variables(content["named"]),
         reserve=partial(_reserve, content, when, until),
         log_to=partial(_log_to, content, when),
         announcement=Announcement(**told) if told else None,

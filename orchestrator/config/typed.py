@@ -16,11 +16,11 @@ from orchestrator.config.composition import Announcement, Composition, Point
 from orchestrator.config.job_logging import configure
 from orchestrator.config.matrix import Matrix
 from orchestrator.config.origin import task_overrides
-from orchestrator.config.purity import environment_names, environment_of_names
+from orchestrator.config.purity import environment_names
 from orchestrator.config.schema import Config
 from orchestrator.config.validate import validate
 from orchestrator.errors import ConfigError
-from orchestrator.plan.secrets import Secrets
+from orchestrator.plan.secrets import Secrets, variables
 from orchestrator.report.directories import make_exclusively, variant_names
 
 
@@ -46,7 +46,7 @@ def settled(variant: Composed) -> Settled:
         overrides=variant.overrides,
         config=typed(cfg),
         texts=saved_texts(cfg, variant.overrides),
-        folder=str(cfg.hydra.output_subdir),
+        folder=folder_of(variant),
         variables=environment_names(cfg),
         sources=sources_of(cfg),
     )
@@ -64,7 +64,7 @@ def composition(batch: Batch) -> Composition:
     Raises:
         ConfigError: a configuration is wrong.
     """
-    named = environment_of_names(set().union(*map(_variables, batch.variants)))
+    named = variables(set().union(*map(_variables, batch.variants)))
     configs = [_config(variant) for variant in batch.variants]
     hide = Secrets(named).hide_text
     names = variant_names(
@@ -119,13 +119,19 @@ def _variables(variant: Composed | Settled) -> set[str]:
     return environment_names(variant.config)
 
 
+def folder_of(variant: Composed | Settled) -> str:
+    """Return the name of the folder for what Hydra saves of a variant."""
+    if isinstance(variant, Settled):
+        return variant.folder
+    return str(variant.config.hydra.output_subdir)
+
+
 def _save(variant: Composed | Settled, directory: Path) -> Path:
     if isinstance(variant, Settled):
-        name, texts = variant.folder, variant.texts
+        texts = variant.texts
     else:  # a run of its own: what it saves names its directory
-        name = str(variant.config.hydra.output_subdir)
         texts = saved_texts(variant.config, variant.overrides)
-    folder = directory / name
+    folder = directory / folder_of(variant)
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -10,7 +10,6 @@ that wanted the action; the others go on.
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import signal
 import time
@@ -25,6 +24,7 @@ from orchestrator.executor.costs import Cost, Costs
 from orchestrator.executor.durations import Durations
 from orchestrator.executor.ending import Endings, Running
 from orchestrator.executor.failed_before import FailedBefore
+from orchestrator.executor.machine import cores
 from orchestrator.executor.memory import Memory
 from orchestrator.executor.needs import modules_for
 from orchestrator.executor.outcome import Finished, Listener, Outcome, Status
@@ -282,10 +282,9 @@ class LocalExecutor:
         if self._kills is not None:
             return
         self._kills = Kills()
-        cores = len(os.sched_getaffinity(0))
-        if self._slots > cores:
+        if self._slots > cores():
             self._settling.warn(
-                f"executor.workers is {self._slots}, but this process has {cores} CPU cores: "
+                f"executor.workers is {self._slots}, but this process has {cores()} CPU cores: "
                 "actions take turns on them, and each one takes longer"
             )
         self._pool.preload(modules_for(self._schedule.unsettled()))

@@ -16,6 +16,11 @@ from orchestrator.store.locks import Lock, try_lock
 _COMMON: Final = Path("/tmp")  # noqa: S108  (the directory below is checked to be our own)
 
 
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class MachineLock:
     """Shared while this process runs actions, exclusive while it measures."""
 

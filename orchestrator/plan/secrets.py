@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.store import digests
 
 _SHORTEST = 4
+
+
+def variables(names: Iterable[str]) -> dict[str, str]:
+    """Return the environment variables *names* with their values; empty where one is not set.
+
+    The order is the same in every process: what replaces values in keys must not depend on it.
+    """
+    values = {name: os.environ.get(name, "") for name in names}
+    return dict(_longest_first(values))
 
 
 class Secrets:
@@ -19,9 +29,7 @@ class Secrets:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """Take environment variable names and their values."""
-        # The longest first: one value may be part of another.
-        longest = sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))
-        self._values = {name: value for name, value in longest if value}
+        self._values = {name: value for name, value in _longest_first(values) if value}
 
     def hide(self, value: Any) -> Any:
         """Return *value* (JSON) with every secret replaced by its variable's name and digest."""
@@ -58,6 +66,11 @@ class Secrets:
         if isinstance(value, list | tuple):
             return [self.reveal(item) for item in value]
         return value
+
+
+def _longest_first(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return names and values, the longest value first: one may be part of another."""
+    return sorted(values.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def _mark(name: str, value: str) -> str:

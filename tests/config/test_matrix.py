@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from orchestrator.config.batch import Batch, BatchTask, VariantReturn
 from orchestrator.config.compose import Composer
 from orchestrator.config.matrix import Matrix, read_matrix
+from orchestrator.config.typed import composition
 from orchestrator.errors import ConfigError
 from orchestrator.locations import bundled
 from tests.command import Workplace
@@ -284,7 +285,7 @@ def test_batches_of_a_size_follow_the_rules() -> None:
     )
 
     assert [[one.index for one in batch.variants] for batch in found] == [[0, 1, 2], [3]]
-    assert [batch.first for batch in found] == [True, False]
+    assert [composition(batch).first for batch in found] == [True, False]
 
 
 def test_an_experiment_s_matrix_needs_no_m(tmp_path: Path) -> None:
